@@ -6,13 +6,16 @@ decrypt, where there is a key → evaluate at every site → evaluate → track 
 makes the round count as done. With ``evaluation.share=sums`` what sites send of their evaluation is
 summed and opened as the updates are.
 
+Where a run allows it (``overlap.py``), local-train of the next round is begun once the sites were
+asked to evaluate this one; the sum of that round waits until this one has its record.
+
 Where there are more than fifty sites, several of them do their stages in one task run.
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prefect import get_run_logger
@@ -27,7 +30,8 @@ from federated.run.result import Outcome, Stage
 from federated.run.round_record import RoundRecord
 from federated.run.round_table import left_out, round_line, round_table
 from federated.run.selection import is_evaluated
-from federated.run.timing import Interval
+from federated.run.summed_round import SummedRound, read_summed, write_summed
+from federated.run.timing import Evaluating, Interval
 from federated.run.update_files import read_layout
 from federated.stages.aggregate import download_size
 from federated.stages.begun_sums import left_out_before, refuse_other_than_begun
@@ -46,11 +50,13 @@ from flows.coordinator_metrics import count_round
 from flows.progress import describe, listener, tell
 from flows.secagg import exchange_keys, forgotten_secrets, unmask_sum
 from flows.site_stages import (
+    Chains,
     Finished,
     Run,
     SiteStages,
     are_grouped,
     at_every,
+    begun_at,
     in_groups,
     quoted,
     wait_for,
@@ -74,6 +80,19 @@ EVALUATING = SiteStages("evaluate", (evaluate_site,), "evaluate")
 
 
 @dataclass(frozen=True)
+class Begun:
+    """A round whose sites train while that before it is evaluated.
+
+    Attributes:
+        topic: what the messages of the round have in common.
+        chains: the tasks of each site.
+    """
+
+    topic: Topic
+    chains: Chains
+
+
+@dataclass(frozen=True)
 class RoundEnd:
     """What a round begins after: the end of the one before it, or of what came before all rounds.
 
@@ -81,17 +100,22 @@ class RoundEnd:
         at: when the time was taken, in seconds since the epoch.
         recorded: what the task returned that wrote the record; the next round has an edge from it
             in the graph of the run.
+        begun: the next round, where it was begun beside the evaluation of this one.
+        evaluating: when this one was evaluated, where that is in the time of the next one.
     """
 
     at: float
     recorded: Recorded | None = None
+    begun: Begun | None = None
+    evaluating: Evaluating = field(default_factory=Evaluating)
 
 
 def run_round(run: Run, round_number: int, before: RoundEnd) -> RoundEnd:
     """Run one round; it counts once its record is written.
 
     The time is taken just before the record is written, and returned: the next round begins there,
-    so that the rounds' times leave no gap.
+    so that the rounds' times leave no gap. Where the next round is begun beside the evaluation of
+    this one, its time begins when the sum of this one is done, and has that evaluation in it.
 
     Raises:
         ConsiliumError: what a stage raises; what a site's stage raises counts only where
@@ -110,6 +134,64 @@ def run_round(run: Run, round_number: int, before: RoundEnd) -> RoundEnd:
 
 
 def _run_round(run: Run, round_number: int, before: RoundEnd, selected: list[str]) -> RoundEnd:
+    summed, after = _summed_before(run, round_number, before), before.recorded
+    begun = None
+    if summed is not None:
+        # Without anything beside it, so that a run which is stopped again and again goes on.
+        predicted, evaluated = _evaluate(run, summed, after)
+    else:
+        summed, after = _train_and_sum(run, round_number, before, selected)
+        if _is_beside(run, summed):
+            predicted, evaluated, begun = _evaluate_beside(run, summed, after)
+        else:
+            predicted, evaluated = _evaluate(run, summed, after)
+    record = RoundRecord(
+        round_number,
+        summed.sites,
+        summed.dropped,
+        [*summed.stages, *predicted],
+        summed.aggregated,
+        evaluated.when,
+        evaluated.evaluation,
+        summed.began,
+        run.workers,
+        run.experiment.privacy.unit is None,
+        run.coordinator.absent,
+        summed.lost,
+        summed.at if begun else None,
+        before.evaluating,
+    )
+    end = _report(run, record, [evaluated, after])
+    return replace(end, at=summed.at, begun=begun, evaluating=record.evaluating) if begun else end
+
+
+def _summed_before(run: Run, round_number: int, before: RoundEnd) -> SummedRound | None:
+    """What became of the sum of a round in which a run was stopped since; ``None`` without one.
+
+    Its model is there, and what sites keep belongs to it, so that nothing is trained once more.
+    """
+    folder = run.folder
+    if not folder.state_path(round_number).is_file():
+        return None
+    found = read_summed(folder.summed_path(round_number), round_number)
+    if found is not None:
+        tell(f"round {round_number} goes on where it was stopped: its sum is done")
+    return found and found.going_on_at(before.at)
+
+
+def _train_and_sum(
+    run: Run, round_number: int, before: RoundEnd, selected: list[str]
+) -> tuple[SummedRound, Any]:
+    """Have the sites of a round train, and their updates summed; write what became of it.
+
+    Returns:
+        What became of it, and what the last task for it has returned.
+    """
+    if before.begun:
+        topic, sent = before.begun.topic, wait_for(run, round_number, before.begun.chains)
+        left = [site for site in before.begun.chains if site not in sent.dropped]
+        sum_ = sum_up(run, topic, left, None, after=[*sent.tasks, before.recorded])
+        return _written(run, round_number, before, sent, sum_), sum_.after
     topic = plan_round(run.quoted, round_number, wait_for=[before.recorded])
     out = not_asked(run, topic, selected)
     keys = exchange_keys(run, topic, [site for site in selected if site not in out])
@@ -131,22 +213,27 @@ def _run_round(run: Run, round_number: int, before: RoundEnd, selected: list[str
         if keys.lost
         else sum_up(run, topic, left, keys.roster, after=sent.tasks)
     )
-    predicted, evaluated = _evaluate(run, round_number, sum_)
-    record = RoundRecord(
+    done = Finished([*styles, *exchanged.results, *sent.results], dropped)
+    return _written(run, round_number, before, done, sum_), sum_.after
+
+
+def _written(
+    run: Run, round_number: int, before: RoundEnd, done: Finished, sum_: "Summed"
+) -> SummedRound:
+    """What became of the sum of a round once it is on the disk; ``done`` is what sites did."""
+    summed = SummedRound(
         round_number,
         sum_.responded,
-        dropped | sum_.refused,
-        [*styles, *exchanged.results, *sent.results, *sum_.opened, *predicted],
-        sum_.when,
-        evaluated.when,
-        evaluated.evaluation,
-        before.at,
-        run.workers,
-        run.experiment.privacy.unit is None,
-        run.coordinator.absent,
+        done.dropped | sum_.refused,
         sum_.lost,
+        [*done.results, *sum_.opened],
+        sum_.when,
+        before.at,
+        time.time(),
     )
-    return _report(run, record, [evaluated, sum_.after])
+    timed = run.experiment.privacy.unit is None
+    write_summed(run.folder.summed_path(round_number), summed, timed=timed)
+    return summed
 
 
 def not_asked(run: Run, topic: Topic, sites: Sequence[str]) -> dict[str, str]:
@@ -336,25 +423,61 @@ def _lost(
     return Summed([], dropped, opened, when, said)
 
 
-def _evaluate(run: Run, round_number: int, updates: "Summed") -> tuple[list[Outcome], Evaluated]:
+def _evaluate(run: Run, updates: SummedRound, after: Any) -> tuple[list[Outcome], Evaluated]:
     """Run evaluate at every site and then for all together, in a round that is evaluated.
+
+    ``after`` is what the task before has returned, from which the graph has an edge.
 
     After a lost round nothing is summed of the evaluation: the model is that of the round before,
     and the difference of the two sums would be what the site that is left out tells of its cases.
     """
-    experiment = run.experiment
+    experiment, round_number = run.experiment, updates.round_number
     again = updates.lost is not None and experiment.evaluation.share == "sums"
     if again or not is_evaluated(experiment.selection, round_number, experiment.rounds):
         return [], _unevaluated()
-    topic = ask(run.quoted, round_number, quoted(updates.responded), wait_for=[updates.after])
+    topic = ask(run.quoted, round_number, quoted(updates.sites), wait_for=[after])
     if experiment.evaluation.share == "sums":
         return _evaluate_in_sum(run, topic)
-    done = _at_every(run, run.sites, topic)
-    predicted, info = done.results, run.info
-    found = evaluate(run.quoted, topic, quoted(run.sites), info, wait_for=done.tasks)
+    return _measured(run, topic, _at_every(run, run.sites, topic))
+
+
+def _measured(run: Run, topic: Topic, done: Finished) -> tuple[list[Outcome], Evaluated]:
+    """Run evaluate for all sites together, once they are done."""
+    found = evaluate(run.quoted, quoted(topic), quoted(run.sites), run.info, wait_for=done.tasks)
     for site, reason in found.evaluation.missing.items():
-        tell(f"the metrics of round {round_number} are without {site}: {reason}")
-    return predicted, found
+        tell(f"the metrics of round {topic.round} are without {site}: {reason}")
+    return done.results, found
+
+
+def _is_beside(run: Run, summed: SummedRound) -> bool:
+    """Whether the next round is begun beside the evaluation of this one: a person may pause it."""
+    another = summed.round_number < run.experiment.rounds
+    return run.beside and another and not run.folder.paused_path.is_file()
+
+
+def _evaluate_beside(
+    run: Run, updates: SummedRound, after: Any
+) -> tuple[list[Outcome], Evaluated, Begun]:
+    """As :func:`_evaluate`, with the next round begun once the sites were asked to evaluate.
+
+    What the sites of that round have done is asked for once this one has its record.
+    """
+    experiment, number = run.experiment, updates.round_number
+    if not is_evaluated(experiment.selection, number, experiment.rounds):
+        return [], _unevaluated(), _begin(run, updates, after)
+    topic = ask(run.quoted, number, quoted(updates.sites), wait_for=[after])
+    evaluating = begun_at(run, topic, evaluate_at_site, run.sites)
+    begun = _begin(run, updates, after)
+    predicted, evaluated = _measured(run, topic, wait_for(run, number, evaluating))
+    return predicted, evaluated, begun
+
+
+def _begin(run: Run, before: SummedRound, after: Any) -> Begun:
+    """Have the sites of the round after ``before`` begin to train."""
+    number = before.round_number + 1
+    topic = plan_round(run.quoted, number, quoted(before.sites), wait_for=[after])
+    weights = site_weights(run.context.counts, run.context.selected(number))
+    return Begun(topic, _begin_training(run, number, weights, topic))
 
 
 def _at_every(run: Run, sites: Sequence[str], asked: Topic) -> Finished:
@@ -474,6 +597,14 @@ def _train_and_send(
     sites = sorted(weights, key=lambda site: -weights[site])
     if are_grouped(run, sites):
         return in_groups(run, round_number, TRAINING, sites, after=[after])
+    return wait_for(run, round_number, _begin_training(run, round_number, weights, after))
+
+
+def _begin_training(
+    run: Run, round_number: int, weights: Mapping[str, float], after: Any
+) -> Chains:
+    """Begin what :func:`_train_and_send` runs, where each site has task runs of its own."""
+    sites = sorted(weights, key=lambda site: -weights[site])
     chains: dict[str, list[PrefectFuture[Stage]]] = {}
     for site in sites:
         call = run.call(site)
@@ -487,4 +618,4 @@ def _train_and_send(
             run.pool, call, round_number, return_state=False, wait_for=[compressed]
         )
         chains[site] = [trained, compressed, encrypted]
-    return wait_for(run, round_number, chains)
+    return chains

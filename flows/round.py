@@ -55,6 +55,7 @@ from flows.budget_events import tell_if_low, tell_if_spent
 from flows.final_evaluation import final_evaluation
 from flows.going_on import goes_on_by, resuming
 from flows.graph import RoundEnd, run_round
+from flows.overlap import order_of_rounds, why_in_turn
 from flows.pausing import wait_while_paused
 from flows.planning import planned
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
@@ -162,6 +163,8 @@ def _work_on(
         unkeyed = _agree_on_key(pool, coordinator) if resolved.protection.keyed else {}
         startup = {"orchestration": time.time() - began - data_seconds, "data": data_seconds}
         done = folder.done_rounds()
+        in_turn = why_in_turn(resolved, len(coordinator.run.sites))
+        tell(order_of_rounds(in_turn))
         run = Run(
             coordinator,
             begun.data,
@@ -174,6 +177,7 @@ def _work_on(
             done,
             unkeyed,
             links_of(folder.root, mlflow_run_id),
+            in_turn is None,
         )
         try:
             let_training_go_first()
@@ -183,7 +187,7 @@ def _work_on(
                     chosen = resolved.selection
                     tell(f"stopped early: no better {chosen.metric} in {chosen.patience} rounds")
                     break
-                if wait_while_paused(folder):
+                if not ended.begun and wait_while_paused(folder):
                     # The time in which it waited for a person is no round's.
                     ended = replace(ended, at=time.time())
                 if absence:

@@ -51,7 +51,8 @@ class Run:
     ``started`` is in seconds since the epoch, and ``startup`` has the seconds before the first
     round, by what took them. ``rounds_before_resume`` were complete when this process began: none,
     unless the run is one to go on with. ``unkeyed`` are the sites that have no key in this attempt,
-    where the protection has one, and why. ``links`` say where a person finds the run.
+    where the protection has one, and why. ``links`` say where a person finds the run. ``beside`` is
+    whether a round is evaluated beside the training of the next one.
     """
 
     coordinator: Coordinator
@@ -65,6 +66,7 @@ class Run:
     rounds_before_resume: int
     unkeyed: Mapping[str, str] = field(default_factory=dict)
     links: str = ""
+    beside: bool = False
 
     @property
     def quoted(self) -> Any:
@@ -208,11 +210,15 @@ def at_every(run: Run, asked: Topic, stage: Any, sites: Sequence[str]) -> Finish
     Raises:
         ConsiliumError: as :func:`wait_for` does.
     """
+    return wait_for(run, asked.round, begun_at(run, asked, stage, sites), asked.sum)
+
+
+def begun_at(run: Run, asked: Topic, stage: Any, sites: Sequence[str]) -> Chains:
+    """Begin one task at each of some sites, as :func:`at_every` does, which waits for them too."""
     options: Any = {"return_state": False, "wait_for": [asked]}
-    chains = {
+    return {
         site: [stage.submit(run.pool, run.call(site), asked.round, **options)] for site in sites
     }
-    return wait_for(run, asked.round, chains, asked.sum)
 
 
 def _finished(

@@ -38,9 +38,12 @@ from tasks.pool import AnyCall, DeadWorkerError, gathered, run_stage, submit_rep
 
 
 @task(name="plan-round", task_run_name="plan round {round_number}", cache_policy=NO_CACHE)
-def plan_round(coordinator: Coordinator, round_number: int) -> Topic:
-    """Sign the plan of a round, and send it to all sites with what the round starts from."""
-    return begin_round(coordinator, round_number)
+def plan_round(coordinator: Coordinator, round_number: int, responded: Sequence[str] = ()) -> Topic:
+    """Sign the plan of a round, and send it to all sites with what the round starts from.
+
+    Where the round before has no record yet, ``responded`` are in its sum.
+    """
+    return begin_round(coordinator, round_number, responded)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,11 @@ class Compression(Settings):
     # Whether every value is sent, so that without ``bits`` nothing stays behind.
     sends_all: ClassVar[bool] = False
 
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether a site keeps nothing of what it compresses for later rounds."""
+        return self.sends_all and self.same_positions and self.bits is None
+
     def count(self, length: int) -> int:
         """How many of ``length`` values a site sends."""
         return length

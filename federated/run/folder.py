@@ -156,6 +156,10 @@ class RunFolder:
         """The file of what sites have told of subgroups at the end, summed over sites."""
         return self.root / "subgroups.safetensors"
 
+    def summed_path(self, round_number: int) -> Path:
+        """The file of what became of a round's sum, as long as the round has no record."""
+        return self.round_path(round_number) / "summed.json"
+
     def record_path(self, round_number: int) -> Path:
         """The record that marks a round as done."""
         return self.round_path(round_number) / "round.json"

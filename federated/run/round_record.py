@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from federated.data.dataset import Split
@@ -11,7 +12,7 @@ from federated.learning.classification_metrics import Metrics
 from federated.learning.evaluation import Evaluation
 from federated.run.memory import peak_rss_mb
 from federated.run.result import Outcome, Stage, StageResult, Unreported
-from federated.run.timing import Interval, covered
+from federated.run.timing import Evaluating, Interval, covered
 
 STAGES = (
     *("advertise", "share", "style", "local_train", "compress", "protect", "aggregate", "unmask"),
@@ -31,6 +32,9 @@ class RoundRecord:
     is told when stages ran; in one of a private run it is not. ``absent`` are the sites that were
     proposed to take part in the run and do not, with the reason. ``lost`` says why nobody has
     opened the round's sum, where nobody has: the model is that of the round before.
+
+    Where the next round was begun beside the evaluation of this one, ``ended`` is when it was: what
+    comes after it is in the time of the next one, whose record has it as ``earlier``.
     """
 
     round_number: int
@@ -45,6 +49,8 @@ class RoundRecord:
     timed: bool
     absent: Mapping[str, str] = field(default_factory=dict)
     lost: str | None = None
+    ended: float | None = None
+    earlier: Evaluating = field(default_factory=Evaluating)
 
     @property
     def told(self) -> list[StageResult]:
@@ -79,26 +85,42 @@ class RoundRecord:
 
         The time of a stage is that in which at least one site is in it. ``overhead`` is the time in
         which no site trains or evaluates. ``idle`` is the workers' time without a stage, over the
-        number of workers: it holds the overhead and the waiting for the slowest site. For a private
-        run all are ``None``, since the sites' times would follow from them.
+        number of workers: it holds the overhead and the waiting for the slowest site. Both are of
+        the time from where this round begins to where the next one does, whichever round's model is
+        evaluated in it. For a private run all are ``None``, since the sites' times would follow
+        from them.
         """
         if not self.timed:
             return dict.fromkeys(("total", *STAGES, "overhead", "idle"))
-        total = time.time() - self.began
+        window = Interval(self.began, time.time() if self.ended is None else self.ended)
         intervals: dict[str, list[Interval]] = {name: [] for name in STAGES}
         for stage in self.told:
             if stage.started is not None and stage.ended is not None:
                 name = RECORDED.get(stage.stage, stage.stage)
                 intervals[name].append(Interval(stage.started, stage.ended))
-        busy = sum(part.ended - part.started for parts in intervals.values() for part in parts)
+        at_work = [*self.earlier.at_sites, *chain.from_iterable(intervals.values())]
+        busy = sum(part.within(window).seconds for part in at_work)
         intervals["aggregate"] = list(self.aggregated)
         intervals["evaluate"].append(self.scored)
+        learning = [*intervals["local_train"], *intervals["evaluate"]]
+        learning += [*self.earlier.at_sites, *self.earlier.at_coordinator]
         return {
-            "total": total,
+            "total": window.seconds,
             **{name: covered(parts) for name, parts in intervals.items()},
-            "overhead": total - covered(intervals["local_train"] + intervals["evaluate"]),
-            "idle": total - busy / self.workers,
+            "overhead": window.seconds - covered(part.within(window) for part in learning),
+            "idle": window.seconds - busy / self.workers,
         }
+
+    @property
+    def evaluating(self) -> Evaluating:
+        """When the model after this round was evaluated, as far as sites tell."""
+        evaluations = [stage for stage in self.told if stage.stage == "evaluate"]
+        at_sites = [
+            Interval(stage.started, stage.ended)
+            for stage in evaluations
+            if stage.started is not None and stage.ended is not None
+        ]
+        return Evaluating(at_sites, [self.scored])
 
     def _trained(self) -> list[str]:
         """The sites that have trained, whether they tell of it or not."""

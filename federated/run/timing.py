@@ -1,6 +1,6 @@
 """Where the time of a round goes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -10,6 +10,24 @@ class Interval:
 
     started: float
     ended: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return self.ended - self.started
+
+    def within(self, other: "Interval") -> "Interval":
+        """The part of it that lies in another one; it has no length where nothing does."""
+        started = min(max(self.started, other.started), other.ended)
+        return Interval(started, max(started, min(self.ended, other.ended)))
+
+
+@dataclass(frozen=True)
+class Evaluating:
+    """When the model after a round was evaluated: at its sites, and by the coordinator."""
+
+    at_sites: Sequence[Interval] = ()
+    at_coordinator: Sequence[Interval] = ()
 
 
 def covered(intervals: Iterable[Interval]) -> float:

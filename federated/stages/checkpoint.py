@@ -20,6 +20,9 @@ def commit_round(coordinator: Coordinator, round_number: int, record: Mapping[st
     """
     folder, run = coordinator.folder, coordinator.run
     write_json(folder.record_path(round_number), record)
+    for number in (round_number - 1, round_number):
+        # That before is there where a run was stopped just after it had written its record.
+        folder.summed_path(number).unlink(missing_ok=True)
     for path in folder.round_path(round_number).glob("sum*.safetensors"):
         path.unlink()
     exchange = coordinator.mailbox.exchange

@@ -291,8 +291,12 @@ def publish_state(coordinator: Coordinator, round_number: int) -> str:
     return published[round_number]
 
 
-def begin_round(coordinator: Coordinator, round_number: int) -> Topic:
+def begin_round(
+    coordinator: Coordinator, round_number: int, responded: Sequence[str] = ()
+) -> Topic:
     """Sign the plan of a round, and send it with the state that the round starts from.
+
+    Where the round before has no record yet, ``responded`` are in its sum.
 
     Returns:
         What the messages of the round have in common.
@@ -300,7 +304,7 @@ def begin_round(coordinator: Coordinator, round_number: int) -> Topic:
     done = round_number - 1
     coordinator.begun[round_number] = time.time()
     selected = coordinator.run.selected(round_number)
-    return _ask(coordinator, kinds.ROUND_PLAN, round_number, done, selected)
+    return _ask(coordinator, kinds.ROUND_PLAN, round_number, done, selected, responded)
 
 
 def ask_evaluation(coordinator: Coordinator, round_number: int, responded: Sequence[str]) -> Topic:
@@ -370,11 +374,11 @@ def _ask(
         round_number: the round.
         state: the round whose state is meant.
         sites: those that are asked.
-        responded: those in the sum of the round, where it has no record yet.
+        responded: those in the sum of the round of that state, where it has no record yet.
     """
     records = coordinator.records()
     last = {site: record["round"] for record in records for site in record["sites"]}
-    last |= dict.fromkeys(responded, round_number)
+    last |= dict.fromkeys(responded, state)
     kept = kept_round(records, coordinator.run.experiment.selection) if records else 0
     digest = publish_state(coordinator, state)
     committed = ""

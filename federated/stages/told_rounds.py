@@ -3,8 +3,8 @@
 By a plan a site forgets what it has kept of rounds that it is not in the sum of. So a coordinator
 could make it forget everything, by a plan that says it was in none. But what is done stays done:
 who was in the sum of a round stays in it, once another round has begun after it. Until then a round
-may be begun anew: a run may have been killed after its evaluation and before its record, or a
-person may have removed the record of the last one.
+may be begun anew: a run may have been killed before what became of its sum was written, or a person
+may have removed the record of the last one.
 """
 
 from federated.errors import RefusalError

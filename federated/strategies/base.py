@@ -120,6 +120,9 @@ class Strategy(Settings):
     pools_cases: ClassVar[bool] = False
     # Whether a site sends what it has learned, so that one model of all comes of it.
     sends_updates: ClassVar[bool] = True
+    # Whether a site keeps nothing from one round to the next, so that evaluation of a round may
+    # take place beside the training of the next. A subclass says it for itself.
+    keeps_nothing: ClassVar[bool] = False
 
     def introduction(self) -> Introduction | None:
         """What sites tell each other of their cases before the first round; ``None`` for nothing.

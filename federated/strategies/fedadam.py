@@ -16,6 +16,7 @@ class FedAdam(AdaptiveServer):
     name: Literal["fedadam"] = "fedadam"
 
     covered_by_privacy: ClassVar[Units] = RECORD_AND_SITE
+    keeps_nothing: ClassVar[bool] = True
 
     def second_moment(self, before: Moment, square: Moment) -> Moment:
         """Adam's v from the old one and Δ², all ``(shared,)``."""

@@ -15,3 +15,4 @@ class FedAvg(Strategy):
     name: Literal["fedavg"] = "fedavg"
 
     covered_by_privacy: ClassVar[Units] = RECORD_AND_SITE
+    keeps_nothing: ClassVar[bool] = True

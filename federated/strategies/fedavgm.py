@@ -25,6 +25,7 @@ class FedAvgM(Strategy):
     server_lr: float = Field(default=1.0, gt=0)
 
     covered_by_privacy: ClassVar[Units] = RECORD_AND_SITE
+    keeps_nothing: ClassVar[bool] = True
 
     def open_server(self, weights: Vector) -> Server:
         """The server with a velocity of 0 before the first round, for weights ``(shared,)``."""

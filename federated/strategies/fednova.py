@@ -37,6 +37,7 @@ class FedNova(Strategy):
     name: Literal["fednova"] = "fednova"
 
     covered_by_privacy: ClassVar[Units] = RECORD_AND_SITE
+    keeps_nothing: ClassVar[bool] = True
 
     def site_update(
         self, update: Vector, rule: LocalRule, work: LocalWork, start: SiteStart

@@ -35,6 +35,7 @@ class FedProx(Strategy):
     mu: float = Field(default=0.01, ge=0)
 
     covered_by_privacy: ClassVar[Units] = RECORD_AND_SITE
+    keeps_nothing: ClassVar[bool] = True
 
     def local_rule(self, model: nn.Module, start: SiteStart) -> LocalRule:
         """The proximal term around the weights that ``model`` holds."""

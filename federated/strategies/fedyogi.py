@@ -18,6 +18,7 @@ class FedYogi(AdaptiveServer):
     name: Literal["fedyogi"] = "fedyogi"
 
     covered_by_privacy: ClassVar[Units] = RECORD_AND_SITE
+    keeps_nothing: ClassVar[bool] = True
 
     def second_moment(self, before: Moment, square: Moment) -> Moment:
         """Yogi's v from the old one and Δ², all ``(shared,)``."""

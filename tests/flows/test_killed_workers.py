@@ -86,3 +86,18 @@ def test_a_resumed_run_has_the_weights_of_one_that_nobody_killed(
     resumed = run(resume="latest")
     assert [record["dropped"] for record in resumed.records()] == [{}, {}, {}]
     np.testing.assert_array_equal(weights(resumed), weights(known(3, PROCESSES[0])))
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("where", ["train_site site-01 begun", "evaluate_site site-01 done"])
+def test_so_has_one_whose_rounds_are_evaluated_beside_the_next(run, known, killing, where):
+    """By Prefect, so that stages of two rounds are under way at once."""
+    kill, let_live = killing
+    kill(where)
+    with pytest.raises(ConsiliumError, match="A worker process died"):
+        run(rounds=3, overrides=PROCESSES[1:])
+    let_live()
+    resumed = run(resume="latest")
+    assert [record["sites"] for record in resumed.records()] == [resumed.sites()] * 3
+    assert not any(record["not_evaluated"] for record in resumed.records())
+    np.testing.assert_array_equal(weights(resumed), weights(known(3)))

@@ -54,6 +54,12 @@ def rounds(compression, sites, count, groups=GROUPS, seed=0):
 
 
 @pytest.mark.parametrize("compression", ALL, ids=NAMES)
+def test_a_compression_that_says_so_has_a_site_keep_nothing(compression):
+    *_, (_, _, _, _, memories, _) = rounds(compression, 2, 2)
+    assert compression.keeps_nothing == (memories == [{}, {}])
+
+
+@pytest.mark.parametrize("compression", ALL, ids=NAMES)
 def test_error_feedback_loses_nothing(compression):
     """The means of all rounds and what is left at the sites are the mean of all updates."""
     moved, applied = np.zeros(LENGTH), np.zeros(LENGTH)

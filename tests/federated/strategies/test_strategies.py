@@ -262,3 +262,11 @@ def test_a_strategy_says_its_name_and_cites_its_source(strategy):
     assert strategy().name in module.__name__.split(".")
     cited = "et al. 20" in module.__doc__ or "arXiv" in module.__doc__
     assert cited or strategy in (Local, Central)
+
+
+@pytest.mark.parametrize("strategy", [each for each in STRATEGIES if each.keeps_nothing])
+def test_a_strategy_that_says_so_has_a_site_keep_nothing_between_rounds(strategy):
+    assert strategy().personal(one_weight(0)) == frozenset()
+    sent, kept = descend(strategy(), 1.0, 0.0, steps=3, lr=0.1)
+    assert sent.any()
+    assert kept == {}
