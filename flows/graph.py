@@ -6,7 +6,8 @@ decrypt, where there is a key → evaluate at every site → evaluate → track 
 makes the round count as done. With ``evaluation.share=sums`` what sites send of their evaluation is
 summed and opened as the updates are.
 
-Where there are more than fifty sites, several of them do their stages in one task run.
+Where there are more than fifty sites, several of them do their stages in one task run; so do sites
+that train in one call.
 """
 
 import time
@@ -33,7 +34,7 @@ from federated.stages.aggregate import download_size
 from federated.stages.begun_sums import left_out_before, refuse_other_than_begun
 from federated.stages.compress import compress_site
 from federated.stages.evaluate import evaluate_site, without_numbers
-from federated.stages.local_train import train_site
+from federated.stages.local_train import train_site, train_sites
 from federated.stages.named_sums import EVALUATION, refuse_few_parties, refuse_sum
 from federated.stages.opening import lose_sum
 from federated.stages.protect import protect_site
@@ -53,6 +54,7 @@ from flows.site_stages import (
     at_every,
     in_groups,
     quoted,
+    stacked_sites,
     wait_for,
 )
 from tasks.aggregate import Aggregated, aggregate, decrypt, plan_round
@@ -69,7 +71,9 @@ from tasks.track import track_round
 ENOUGH_STYLES = 2
 
 # What a site does in one go where there are too many sites for task runs of their own.
-TRAINING = SiteStages("train and send", (train_site, compress_site, protect_site), "protect")
+TRAINING = SiteStages(
+    "train and send", (train_site, compress_site, protect_site), "protect", train_sites
+)
 EVALUATING = SiteStages("evaluate", (evaluate_site,), "evaluate")
 
 
@@ -472,7 +476,7 @@ def _train_and_send(
     ``after`` is what the task before has returned, from which the graph has an edge.
     """
     sites = sorted(weights, key=lambda site: -weights[site])
-    if are_grouped(run, sites):
+    if are_grouped(run, sites) or stacked_sites(run) > 1:
         return in_groups(run, round_number, TRAINING, sites, after=[after])
     chains: dict[str, list[PrefectFuture[Stage]]] = {}
     for site in sites:
