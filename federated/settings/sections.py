@@ -262,8 +262,8 @@ class Serial(Settings):
 class Processes(Settings):
     """A pool of worker processes on this machine, with one torch thread each.
 
-    Up to ``stacked_sites`` sites train in one call of a worker, which takes less time where they
-    have a GPU and a small network; 1 trains one after the other.
+    Up to ``stacked_sites`` sites train in one call of a worker, for small networks on a GPU; with 1
+    each trains by itself.
     """
 
     name: Literal["processes"] = "processes"

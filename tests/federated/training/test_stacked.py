@@ -22,6 +22,7 @@ from federated.training.loop import place
 from federated.training.optimizers import SGD, AdamW
 from federated.training.stacked import stacked_logits, step_together, take_together
 from federated.update import Layout
+from tests.devices import DEVICES
 from tests.networks import build_model
 
 CPU = torch.device("cpu")
@@ -79,7 +80,7 @@ class Doubled(LabelledImages):
         return images.double(), labels
 
 
-def begun(own, cases, round_number=1, memories=None):
+def begun(own, cases, round_number=1, memories=None, device="cpu"):
     """What each site trains with and starts from."""
     info = dataset_info(own.data.dataset)
     form = {"channels": info.channels, "classes": len(info.classes), "dims": info.dims}
@@ -92,8 +93,8 @@ def begun(own, cases, round_number=1, memories=None):
     styles = [style_of(images, 0.1).mean(0).numpy()]
     given = {}
     for site, held in cases.items():
-        loss = make_loss(held, own.training, info, CPU)
-        network = place(own.model.build(**form, seed=0), CPU)
+        loss = make_loss(held, own.training, info, torch.device(device))
+        network = place(own.model.build(**form, seed=0), torch.device(device))
         if isinstance(held, Doubled):
             network = network.double()
         task = LocalTask(own, network, held, loss, lambda: styles)
@@ -116,12 +117,12 @@ def assert_close(found, expected, much=1e-6):
     assert np.linalg.norm(found - expected) <= much * np.linalg.norm(expected) + 1e-7
 
 
-def assert_same(own, cases=None, rounds=(1, 2), much=1e-6):
+def assert_same(own, cases=None, rounds=(1, 2), much=1e-6, device="cpu"):
     cases = cases or cases_of(dataset_info(own.data.dataset).dims)
     memories = None
     for number in rounds:
-        expected = alone(begun(own, cases, number, memories))
-        found = together(begun(own, cases, number, memories))
+        expected = alone(begun(own, cases, number, memories, device))
+        found = together(begun(own, cases, number, memories, device))
         assert found.keys() == expected.keys()
         for site, (update, kept, loss) in expected.items():
             own_update, own_kept, own_loss = found[site]
@@ -138,18 +139,30 @@ def assert_same(own, cases=None, rounds=(1, 2), much=1e-6):
     "strategy",
     [each.model_fields["name"].default for each in STRATEGIES if not each.pools_cases],
 )
-def test_every_strategy_comes_to_the_same(strategy, sizes):
-    assert_same(experiment(strategy=strategy))
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_strategy_comes_to_the_same(strategy, device, sizes):
+    assert_same(experiment(strategy=strategy), device=device)
     # Two full batches of the first sites, and one of the third.
     assert Counter(sizes)[3] >= 2
     assert Counter(sizes)[2] >= 2
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_in_float32_they_come_to_the_same_within_rounding(dims, sizes):
+@pytest.mark.parametrize("device", DEVICES)
+def test_in_float32_they_come_to_the_same_within_rounding(dims, device, sizes):
     cases = cases_of(dims, kind=LabelledImages)
-    assert_same(experiment(dims, "fedprox"), cases, rounds=(1,), much=1e-4)
+    assert_same(experiment(dims, "fedprox"), cases, rounds=(1,), much=1e-4, device=device)
     assert sizes == [3, 2]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("device", DEVICES)
+def test_they_come_to_the_very_same_each_time(dims, device):
+    own = experiment(dims, optimizer="adamw", lr=1e-3)
+    cases = cases_of(dims, kind=LabelledImages)
+    first, second = (together(begun(own, cases, device=device)) for _ in range(2))
+    for site, (update, _, _) in first.items():
+        np.testing.assert_array_equal(update.vector, second[site][0].vector)
 
 
 @pytest.mark.parametrize("strategy", ["fedprox", "scaffold"])
@@ -266,7 +279,8 @@ OWN = {
 @pytest.mark.parametrize(
     "network", [each for each in NETWORKS if each.stated("stacks")], ids=lambda each: each.__name__
 )
-def test_a_network_that_says_that_it_stacks_gives_each_the_same(network, norm):
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_network_that_says_that_it_stacks_gives_each_the_same(network, norm, device):
     """In float64, in which no value is at a kink by rounding."""
     name, dims = network.model_fields["name"].default, 2 if 2 in network.dims else 3
 
@@ -292,6 +306,7 @@ def test_a_network_that_says_that_it_stacks_gives_each_the_same(network, norm):
     side = 32 if dims == 2 else 16
     generator = torch.Generator().manual_seed(0)
     images = torch.rand((2, 2, 1, *(side,) * dims), generator=generator, dtype=torch.float64)
+    images = images.to(device)
     mine, yours = made(), made()
     expected = [model(image) for model, image in zip(mine, images, strict=True)]
     found = stacked_logits(yours, list(images))
