@@ -168,7 +168,7 @@ class Step:
     objective: Objective
     rule: LocalRule
     optimizer: torch.optim.Optimizer
-    precision: "_Precision"
+    precision: "Precision"
 
     def take(self) -> Tensor:
         """Take the step; return the loss of its batch before it, a scalar."""
@@ -262,7 +262,7 @@ def training_steps(
     model.train()
     freeze(model, trained_parameters(model, settings, round_number))
     optimizer = make_optimizer(model, settings, learning_rate(settings, round_number, turn.rounds))
-    precision = _Precision(settings.precision, device)
+    precision = Precision(settings.precision, device)
     gradients = private(model, optimizer) if private is not None else None
 
     def take(indices: Tensor) -> Batch:
@@ -328,13 +328,20 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d) for m in model.modules())
 
 
-class _Precision:
+class Precision:
     """Mixed precision: the forward pass has 16 bits, weights and sums have 32.
 
     float16 has a small range, so its loss is scaled up before the backward pass (Micikevicius et
     al. 2018), and the gradients are scaled down again before a strategy sees them. Where they did
     not fit, the step is computed again with half the scale: a round takes as many steps as the
     server counts on, and no strategy sees a gradient that is not a number.
+
+    Args:
+        name: ``float32``, ``bfloat16`` or ``float16``.
+        device: what is computed on.
+
+    Raises:
+        ConsiliumError: the device does not have it.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
@@ -347,6 +354,7 @@ class _Precision:
         self.scale = FIRST_SCALE if name == "float16" else 1.0
 
     def autocast(self) -> torch.autocast:
+        """In which the forward pass is computed."""
         return torch.autocast(self.device.type, self.type, enabled=self.type is not None)
 
     def differentiate(self, loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Tensor:
