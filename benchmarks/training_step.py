@@ -7,7 +7,8 @@
 For the small network on volumes and on pictures of 28 voxels a side, medians, in processor time of
 one thread of one process, on a GPU in seconds of the clock: a step of AdamW as the engine takes it
 for one site after the other; the same with bfloat16 (`training.precision`), with `torch.compile`,
-and with the sites' weights stacked and `torch.func.vmap` over them, one step for all sites at once.
+with the sites' weights stacked for good and `torch.func.vmap` over them, one step for all sites at
+once, and as `runner.stacked_sites` takes it, with weights, losses and optimisers of each site.
 Random numbers for images: time does not depend on them. What compiling takes at first is stated
 apart.
 """
@@ -25,7 +26,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 from federated.run.memory import keep_freed_memory
-from federated.training.loop import place
+from federated.training.loop import Precision, Step, place
+from federated.training.objective import Objective
+from federated.training.optimizers import AdamW
+from federated.training.rule import LocalRule
+from federated.training.stacked import take_stacked
 from models.small_cnn import SmallCNN
 
 CLASSES = 2
@@ -75,7 +80,24 @@ def stacked(models: list[nn.Module], images: Tensor, labels: Tensor) -> Callable
     return step
 
 
-def median_of(step: Callable[[], None], repeats: int, device: torch.device) -> float:
+def as_the_engine(models: list[nn.Module], images: Tensor, labels: Tensor) -> Callable[[], object]:
+    """The same step as sites take it that train in one call."""
+
+    def loss(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
+        return nn.functional.cross_entropy(logits, targets, reduction=reduction)
+
+    def take(indices: Tensor) -> tuple[Tensor, Tensor]:
+        return images[0][indices], labels[0][indices]
+
+    precision, objective = Precision("float32", images.device), Objective(take, loss)
+    steps = [
+        Step(model, image, label, objective, LocalRule(), AdamW(model.parameters()), precision)
+        for model, image, label in zip(models, images, labels, strict=True)
+    ]
+    return lambda: take_stacked(steps)
+
+
+def median_of(step: Callable[[], object], repeats: int, device: torch.device) -> float:
     """The median of its seconds, once it is warm: of the processor, or of the clock for a GPU."""
     cuda = device.type == "cuda"
     clock, wait = (time.perf_counter if cuda else time.process_time), torch.cuda.synchronize
@@ -110,6 +132,8 @@ def measure(dims: int, given: argparse.Namespace) -> list[str]:
     seconds.append(sites * median_of(alone, given.repeats, device))
     models = [network(dims, device) for _ in range(sites)]
     seconds.append(median_of(stacked(models, images, labels), given.repeats, device))
+    models = [network(dims, device) for _ in range(sites)]
+    seconds.append(median_of(as_the_engine(models, images, labels), given.repeats, device))
     base = seconds[0]
     cells = [f"{each * 1e3:.0f} ms, {each / base:.2f}" for each in seconds]
     return ["volumes" if dims == 3 else "pictures", *cells, f"{compiling:.0f} s"]
@@ -127,11 +151,11 @@ def main() -> None:
     keep_freed_memory()  # as workers do
     on = "one thread" if given.device.type == "cpu" else torch.cuda.get_device_name()
     table = Table(title=f"a step of {given.sites} sites, batches of {given.batch}, {on}")
-    for column in ("", "float32", "bfloat16", "compiled", "stacked", "compiling"):
+    for column in ("", "float32", "bfloat16", "compiled", "stacked", "in one call", "compiling"):
         table.add_column(column, justify="right" if column else "left")
     for dims in (3, 2):
         table.add_row(*measure(dims, given))
-    Console(width=110).print(table)
+    Console(width=125).print(table)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ summed and opened as the updates are.
 Where a run allows it (``overlap.py``), local-train of the next round is begun once the sites were
 asked to evaluate this one; the sum of that round waits until this one has its record.
 
-Where there are more than fifty sites, several of them do their stages in one task run.
+Where there are more than fifty sites, several of them do their stages in one task run; so do sites
+that train in one call.
 """
 
 import time
@@ -37,7 +38,7 @@ from federated.stages.aggregate import download_size
 from federated.stages.begun_sums import left_out_before, refuse_other_than_begun
 from federated.stages.compress import compress_site
 from federated.stages.evaluate import evaluate_site, without_numbers
-from federated.stages.local_train import train_site
+from federated.stages.local_train import train_site, train_sites
 from federated.stages.named_sums import EVALUATION, refuse_few_parties, refuse_sum
 from federated.stages.opening import lose_sum
 from federated.stages.protect import protect_site
@@ -59,6 +60,7 @@ from flows.site_stages import (
     begun_at,
     in_groups,
     quoted,
+    stacked_sites,
     wait_for,
 )
 from tasks.aggregate import Aggregated, aggregate, decrypt, plan_round
@@ -75,7 +77,9 @@ from tasks.track import track_round
 ENOUGH_STYLES = 2
 
 # What a site does in one go where there are too many sites for task runs of their own.
-TRAINING = SiteStages("train and send", (train_site, compress_site, protect_site), "protect")
+TRAINING = SiteStages(
+    "train and send", (train_site, compress_site, protect_site), "protect", train_sites
+)
 EVALUATING = SiteStages("evaluate", (evaluate_site,), "evaluate")
 
 
@@ -595,7 +599,7 @@ def _train_and_send(
     ``after`` is what the task before has returned, from which the graph has an edge.
     """
     sites = sorted(weights, key=lambda site: -weights[site])
-    if are_grouped(run, sites):
+    if are_grouped(run, sites) or stacked_sites(run) > 1:
         return in_groups(run, round_number, TRAINING, sites, after=[after])
     return wait_for(run, round_number, _begin_training(run, round_number, weights, after))
 

@@ -36,6 +36,8 @@ def why_in_turn(experiment: Experiment, sites: int) -> str | None:
         return "evaluation.share=sums"
     if experiment.selection.patience is not None:
         return "selection.patience, by which metrics say whether there is another round"
+    if runner.stacked_sites > 1:
+        return f"runner.stacked_sites={runner.stacked_sites}, by which sites train in groups"
     if sites > MOST_RUNS:
         return f"{sites} sites, which do their stages in groups"
     return None

@@ -16,7 +16,7 @@ from federated.exchange.message import Topic
 from federated.rounds.context import RunContext
 from federated.run.folder import RunFolder
 from federated.run.result import Outcome, Stage, StageResult, Unreported
-from federated.settings.sections import Parties
+from federated.settings.sections import Parties, Processes
 from federated.stages.coordinator import Coordinator
 from federated.stages.report import reports
 from federated.stages.site import SiteCall
@@ -24,7 +24,7 @@ from flows.budget_events import tell_if_spent
 from flows.progress import listener, tell
 from tasks.parties_pool import PartyCall
 from tasks.pool import AnyCall
-from tasks.site_groups import SiteGroup, at_sites
+from tasks.site_groups import SiteGroup, Stacks, at_sites
 
 # Of more sites than this, several do their stages in one task run; and in how many runs in all.
 MOST_RUNS, GROUPS = 50, 20
@@ -126,17 +126,24 @@ class SiteStages:
     """What a site does in one go, for runs of so many sites that it is no task run of its own.
 
     ``what`` names it, ``stages`` are its functions in order, and ``told`` is the stage after which
-    the site tells of all of them.
+    the site tells of all of them. ``together`` does the first of them at several sites in one call.
     """
 
     what: str
     stages: tuple[Callable[..., None], ...]
     told: Stage
+    together: Callable[..., Mapping[str, ConsiliumError]] | None = None
 
 
 def are_grouped(run: Run, sites: Sequence[str]) -> bool:
     """Whether so many sites do their stages in groups, each of which is one task run."""
     return len(sites) > MOST_RUNS and not isinstance(run.experiment.runner, Parties)
+
+
+def stacked_sites(run: Run) -> int:
+    """How many sites train in one call at most."""
+    runner = run.experiment.runner
+    return runner.stacked_sites if isinstance(runner, Processes) else 1
 
 
 def in_groups(
@@ -149,17 +156,29 @@ def in_groups(
 ) -> Finished:
     """Run stages at sites in groups, and wait for them; as :func:`wait_for` otherwise.
 
-    The sites are dealt to the groups in turn, so that those that come first begin first.
+    The sites are dealt to the groups in turn, so that those that come first begin first; those that
+    do something in one call together. Of few sites each such call is a group.
 
     Raises:
         ConsiliumError: as :func:`wait_for` does.
     """
-    parts = [list(sites[start::GROUPS]) for start in range(min(GROUPS, len(sites)))]
+    many = 1 if does.together is None else stacked_sites(run)
+    stacks = [sites[start : start + many] for start in range(0, len(sites), many)]
+    count = min(GROUPS, len(stacks)) if are_grouped(run, sites) else len(stacks)
+    parts = [[site for stack in stacks[n::count] for site in stack] for n in range(count)]
     arguments = (name,) if name else ()
+    together = Stacks(many, does.together) if does.together and many > 1 else None
     begun = [
         at_sites.submit(
             run.pool,
-            SiteGroup(does.what, does.stages, list(map(run.call, part)), round_number, arguments),
+            SiteGroup(
+                does.what,
+                does.stages,
+                list(map(run.call, part)),
+                round_number,
+                arguments,
+                together,
+            ),
             return_state=False,
             wait_for=after,
         )

@@ -24,7 +24,7 @@ from federated.settings.sections import Dask, Parties, Processes
 from federated.stages.asking import LEAVE
 from federated.stages.coordinator import end_attempt
 from federated.stages.site import SiteCall
-from federated.stages.worker import run_alone, run_and_report, run_in_order
+from federated.stages.worker import run_alone, run_and_report, run_in_order, run_together
 from federated.training.loop import choose_device
 from tasks.dask_cluster import DaskPool, dask_client
 from tasks.fork_server import start_fork_server
@@ -143,6 +143,14 @@ def submit_in_order(
 ) -> "Future[None]":
     """Begin several stages of a simulated site, one after the other; as :func:`submit_reported`."""
     return _submit(pool, run_in_order, tuple(stages), call, arguments)
+
+
+def submit_together(
+    pool: Executor, stage: Any, calls: Sequence[AnyCall], *arguments: Any
+) -> "Future[dict[str, str]]":
+    """Begin a stage of several simulated sites in one call; it gives those that fail, and why."""
+    together: Any = run_together  # which is of simulated sites, as those that are stacked
+    return pool.submit(together, stage, calls, *arguments)
 
 
 def _submit(

@@ -19,8 +19,8 @@ from federated.learning.suppression import LEAST_MINIMUM
 from federated.privacy import NoPrivacy
 from federated.protection import PROTECTIONS
 from federated.settings.base import Settings
-from federated.settings.networks import NNUNet
-from federated.settings.sections import Dask, Parties
+from federated.settings.networks import NETWORKS, NNUNet
+from federated.settings.sections import Dask, Parties, Processes
 from federated.strategies import STRATEGIES, FineTune, ResFIM
 
 
@@ -57,6 +57,8 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
     yield from _reasons_of_evaluation(experiment)
     if isinstance(experiment.runner, Dask):
         yield from reasons_of_dask(experiment.runner)
+    if isinstance(experiment.runner, Processes) and experiment.runner.stacked_sites > 1:
+        yield from _reasons_of_stacking(experiment, experiment.runner.stacked_sites)
     if isinstance(experiment.runner, Parties) and strategy.pools_cases:
         yield (
             f"strategy.name={strategy.name} trains on the cases of all sites together, and with "
@@ -84,6 +86,28 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
         yield (
             f"runner.name=serial runs sites and coordinator in one process, which would hold the "
             f"sites' keys; protection.name={protection.name} needs runner.name=processes or dask."
+        )
+
+
+def _reasons_of_stacking(experiment: Experiment, sites: int) -> Iterator[str]:
+    """Refuse several sites in one call where each has to be computed alone."""
+    privacy, model = experiment.privacy, experiment.model
+    remedy = f"or leave out runner.stacked_sites={sites}, which trains several in one call."
+    if privacy.unit is not None:
+        yield (
+            f"privacy.name={privacy.name} clips and noises what a site learns by itself, and a "
+            f"private site trains alone. Set privacy.name=none, {remedy}"
+        )
+    if experiment.training.precision != "float32":
+        yield (
+            f"training.precision={experiment.training.precision} is for sites that train one after "
+            f"the other. Set training.precision=float32, {remedy}"
+        )
+    if not model.stated("stacks"):
+        stacking = (network for network in NETWORKS if network.stated("stacks"))
+        yield (
+            f"model.name={model.name} does not state that networks of several sites can be "
+            f"computed together. Set model.name={_listed(stacking)}, {remedy}"
         )
 
 

@@ -17,7 +17,15 @@ from federated.privacy.noise import SecretRandom
 from federated.privacy.site_level import finite_or_zero
 from federated.randomness import torch_generator
 from federated.strategies.base import SiteStart, Strategy
-from federated.training.loop import LocalResult, MakeGradients, Turn, has_batch_norm, train
+from federated.training.loop import (
+    LocalResult,
+    MakeGradients,
+    Steps,
+    Turn,
+    has_batch_norm,
+    take_all,
+    training_steps,
+)
 from federated.training.masked_rule import MaskedRule
 from federated.training.objective import Loss
 from federated.training.optimization import local_work
@@ -27,9 +35,9 @@ from federated.update import Arrays, Flags, ModelUpdate, Scalars, Vector
 # The name, in a site's memory, of its clipping norm, where that is its own and changes.
 CLIP = "clipping norm"
 
-# Trains a model for a pass. It is given the pass, its rule and its number; that is ``None`` for the
-# last pass of the round, whose result is sent.
-TrainPass = Callable[[LocalPass, LocalRule, int | None], LocalResult]
+# The steps that train a model for a pass. It is given the pass, its rule and its number; that is
+# ``None`` for the last pass of the round, whose result is sent.
+TrainPass = Callable[[LocalPass, LocalRule, int | None], Steps[LocalResult]]
 
 
 @dataclass(frozen=True)
@@ -110,8 +118,8 @@ def run_passes(
     model: nn.Module,
     train_pass: TrainPass,
     after_pass: Callable[[LocalRule], None],
-) -> tuple[LocalResult, list[Vector], list[LocalRule]]:
-    """Train the passes of a strategy, in order.
+) -> Steps[tuple[LocalResult, list[Vector], list[LocalRule]]]:
+    """The steps of all passes of a strategy, in order.
 
     Args:
         strategy: the experiment's.
@@ -132,7 +140,7 @@ def run_passes(
             start.layout.load(model, one.weights)
         rule = one.rule(model)
         last = number == len(passes) - 1
-        result = train_pass(one, rule, None if last else number)
+        result = yield from train_pass(one, rule, None if last else number)
         after_pass(rule)
         ended.append(start.layout.flatten(model))
         rules.append(rule)
@@ -171,7 +179,18 @@ def finished(
 def train_round(
     task: LocalTask, start: SiteStart, moves: Flags | None, private: PrivateRound | None
 ) -> tuple[ModelUpdate, Arrays, float | None]:
-    """Train a site's round, and return what it sends, what it keeps and its loss.
+    """Train a site's round; see :func:`round_steps`.
+
+    Raises:
+        ConsiliumError: as there.
+    """
+    return take_all(round_steps(task, start, moves, private))
+
+
+def round_steps(
+    task: LocalTask, start: SiteStart, moves: Flags | None, private: PrivateRound | None
+) -> Steps[tuple[ModelUpdate, Arrays, float | None]]:
+    """The steps of a site's round, which come to what it sends, what it keeps and its loss.
 
     The update is Δ_k = w_k − w on the shared values, where w are the global weights. Where privacy
     protects updates it is protected.
@@ -193,12 +212,12 @@ def train_round(
     experiment, layout = task.experiment, start.layout
     settings, privacy = experiment.training, experiment.privacy
 
-    def train_pass(one: LocalPass, rule: LocalRule, number: int | None) -> LocalResult:
+    def train_pass(one: LocalPass, rule: LocalRule, number: int | None) -> Steps[LocalResult]:
         last = number is None
         # The passes before the last draw other batches.
         purpose = "local training" if last else f"local training, pass {number}"
         own = {"local_epochs": one.epochs, "local_steps": None} if one.epochs else {}
-        return train(
+        return training_steps(
             task.model,
             task.cases,
             settings.model_copy(update=own),
@@ -210,7 +229,7 @@ def train_round(
             stop_diverged=privacy.unit is None,
         )
 
-    result, ended, rules = run_passes(
+    result, ended, rules = yield from run_passes(
         experiment.strategy,
         start,
         task.model,

@@ -1,5 +1,6 @@
 """Where the time of a round goes."""
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -38,3 +39,18 @@ def covered(intervals: Iterable[Interval]) -> float:
         total += max(0.0, interval.ended - max(interval.started, reach))
         reach = max(reach, interval.ended)
     return total
+
+
+class Laps:
+    """The times of what one worker does together, so that they add up to the worker's own.
+
+    Each lap begins where the one before it has ended, the first one when this is made.
+    """
+
+    def __init__(self) -> None:
+        self._since = time.time()
+
+    def next(self) -> float:
+        """When the lap has begun that ends now, in seconds since the epoch."""
+        began, self._since = self._since, time.time()
+        return began

@@ -33,6 +33,9 @@ class Network(Settings):
     segments: ClassVar[bool] = False
     # The numbers of spatial dimensions that it can be made for: 2 for pictures, 3 for volumes.
     dims: ClassVar[frozenset[int]] = EITHER
+    # Whether networks of several sites can be computed in one call: no layer draws at random, and
+    # torch's vmap knows them all. A class has to say it for itself.
+    stacks: ClassVar[bool] = False
 
     @abstractmethod
     def make(self, channels: int, classes: int, dims: Dims) -> nn.Module:
@@ -73,6 +76,8 @@ class SmallCNN(Network):
 
     name: Literal["small_cnn"] = "small_cnn"
 
+    stacks: ClassVar[bool] = True
+
     def make(self, channels: int, classes: int, dims: Dims) -> nn.Module:
         """See :class:`models.small_cnn.SmallCNN`."""
         from models.small_cnn import SmallCNN as Made
@@ -84,6 +89,8 @@ class ShallowCNN(Network):
     """A network of one block, whose features are averaged and classified linearly."""
 
     name: Literal["shallow_cnn"] = "shallow_cnn"
+
+    stacks: ClassVar[bool] = True
 
     def make(self, channels: int, classes: int, dims: Dims) -> nn.Module:
         """See :class:`models.shallow_cnn.ShallowCNN`."""
@@ -103,6 +110,7 @@ class ResNet3D(Network):
     stem: Literal[3, 7] = 3
 
     dims: ClassVar[frozenset[int]] = frozenset({3})
+    stacks: ClassVar[bool] = True
 
     def make(self, channels: int, classes: int, dims: Dims) -> nn.Module:  # noqa: ARG002
         """See :class:`models.resnet3d.ResNet3D`."""
@@ -116,6 +124,8 @@ class DPResNet(Network):
 
     name: Literal["dp_resnet"] = "dp_resnet"
     scale_norm: bool = False
+
+    stacks: ClassVar[bool] = True
 
     def make(self, channels: int, classes: int, dims: Dims) -> nn.Module:
         """See :class:`models.dp_resnet.DPResNet`."""
@@ -136,6 +146,7 @@ class UNet(Network):
     deep_supervision: bool = False
 
     segments: ClassVar[bool] = True
+    stacks: ClassVar[bool] = True
 
     def make(self, channels: int, classes: int, dims: Dims) -> nn.Module:
         """See :class:`models.unet.UNet`."""
@@ -198,6 +209,7 @@ class NNUNet(Network):
     deep_supervision: bool = True
 
     segments: ClassVar[bool] = True
+    stacks: ClassVar[bool] = True
 
     def make(self, channels: int, classes: int, dims: Dims) -> nn.Module:
         """See :class:`models.nnunet.NNUNet`.

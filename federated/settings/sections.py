@@ -260,10 +260,16 @@ class Serial(Settings):
 
 
 class Processes(Settings):
-    """A pool of worker processes on this machine, with one torch thread each."""
+    """A pool of worker processes on this machine, with one torch thread each.
+
+    Up to ``stacked_sites`` sites train in one call of a worker, for small networks on a GPU; with 1
+    each trains by itself.
+    """
 
     name: Literal["processes"] = "processes"
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    # Left out where it says nothing, so that plans and runs of before stay what they were.
+    stacked_sites: int = Field(default=1, ge=1, exclude_if=lambda value: value == 1)
 
 
 class Parties(Settings):

@@ -147,7 +147,7 @@ def join_site(call: SiteCall, rounds: int) -> None:
     start = SiteStart(layout, state.weights, state.broadcast, {}, site.name, 1, rounds)
     layout.load(model, state.weights)
     _evaluate(site, 0)
-    task = local_task(context, cases, lambda: list(load(styles).values()) if styles else [])
+    task = local_task(context, model, cases, lambda: list(load(styles).values()) if styles else [])
     model.train()
     trainable = common.strategy.trainable_on_join(start, model, task.local_data(start))
     weights: Vector = state.weights

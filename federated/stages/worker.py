@@ -6,7 +6,9 @@ that only paths pass between processes and any stage can be run again.
 
 import os
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -39,7 +41,8 @@ if TYPE_CHECKING:
 class WorkerContext:
     """What a worker keeps of a run between stages, the same for all sites that use the same data.
 
-    ``known`` has the cases of each home that a stage has run for.
+    ``known`` has the cases of each home that a stage has run for, and ``further`` the networks
+    beside the first, of sites that train in one call.
     """
 
     experiment: Experiment
@@ -48,6 +51,7 @@ class WorkerContext:
     located: LocatedFile
     kept: "Kept" = field(default_factory=new_kept)
     known: dict[str, tuple[Parts, SiteCases]] = field(default_factory=dict)
+    further: list[nn.Module] = field(default_factory=list)
 
     @cached_property
     def model(self) -> nn.Module:
@@ -55,6 +59,12 @@ class WorkerContext:
         worker = int(os.environ.get("CONSILIUM_WORKER", "0"))
         device = choose_device(self.experiment.training.device, worker)
         return place(new_model(self.experiment, self.info), device)
+
+    def network(self, place: int) -> nn.Module:
+        """The network that a site trains in, by its place among sites that train in one call."""
+        while len(self.further) < place:
+            self.further.append(deepcopy(self.model))
+        return self.further[place - 1] if place else self.model
 
     @property
     def info(self) -> DatasetInfo:
@@ -104,19 +114,25 @@ def site_cases(site: Site, split: Split) -> Cases:
     return cases.pooled(cases.partition.sites, split)
 
 
-def _within_memory(stage: Callable[..., Any], call: SiteCall, *arguments: Any) -> Any:
-    """Run a stage at a site, and say what to do where a GPU has too little memory for it.
+@contextmanager
+def _within_memory(who: str, stage: Callable[..., Any], less: str = "") -> Iterator[None]:
+    """Say what to do where a GPU has too little memory for what is done here.
+
+    Args:
+        who: who does it.
+        stage: what is done.
+        less: a further setting that takes less if it is lowered.
 
     Raises:
         ConsiliumError: it has.
     """
     try:
-        return stage(call, *arguments)
+        yield
     except torch.OutOfMemoryError as error:
         raise ConsiliumError(
-            f"The memory of the GPU ran out at {call.site}, in {stage.__name__}. Nothing is "
+            f"The memory of the GPU ran out at {who}, in {stage.__name__}. Nothing is "
             "lost: end what else uses the GPU and go on with `consilium resume`; or begin a run "
-            "with less of runner.workers, training.batch_size or privacy.physical_batch."
+            f"with less of {less}runner.workers, training.batch_size or privacy.physical_batch."
         ) from error
 
 
@@ -126,7 +142,8 @@ def run_alone(stage: Callable[..., Any], call: SiteCall, *arguments: Any) -> Non
     Raises:
         ConsiliumError: what the stage raises.
     """
-    _within_memory(stage, call, *arguments)
+    with _within_memory(call.site, stage):
+        stage(call, *arguments)
 
 
 def run_and_report(stage: Callable[..., Any], call: SiteCall, *arguments: Any) -> None:
@@ -138,17 +155,20 @@ def run_and_report(stage: Callable[..., Any], call: SiteCall, *arguments: Any) -
     """
     try:
         run_alone(stage, call, *arguments)
-    except RefusalError:
-        raise
     except Exception as error:
-        if not is_private(call):
+        if isinstance(error, RefusalError) or not is_private(call):
             raise
-        path = SiteHome(call.home).run(call.run).error_path
-        # Where it is nothing that a person can mend, whoever mends the program has to see where.
-        known = isinstance(error, ConsiliumError)
-        said = f"{error}\n" if known else "".join(traceback.format_exception(error))
-        write_text(path, said, 0o600)
-        raise RefusalError(kept_at_site(call.site, stage.__name__, path)) from None
+        raise _kept(error, stage, call) from None
+
+
+def _kept(error: Exception, stage: Callable[..., Any], call: SiteCall) -> RefusalError:
+    """Keep an error at a site; what others read of it."""
+    path = SiteHome(call.home).run(call.run).error_path
+    # Where it is nothing that a person can mend, whoever mends the program has to see where.
+    known = isinstance(error, ConsiliumError)
+    said = f"{error}\n" if known else "".join(traceback.format_exception(error))
+    write_text(path, said, 0o600)
+    return RefusalError(kept_at_site(call.site, stage.__name__, path))
 
 
 def run_in_order(stages: Sequence[Callable[..., Any]], call: SiteCall, *arguments: Any) -> None:
@@ -159,6 +179,31 @@ def run_in_order(stages: Sequence[Callable[..., Any]], call: SiteCall, *argument
     """
     for stage in stages:
         run_and_report(stage, call, *arguments)
+
+
+def run_together(
+    stage: Callable[..., Mapping[str, ConsiliumError]],
+    calls: Sequence[SiteCall],
+    *arguments: Any,
+) -> dict[str, str]:
+    """Run a stage at several simulated sites in one call.
+
+    Returns:
+        The sites at which it failed, and why; of a private run as :func:`run_and_report` tells it.
+    """
+    failed: Mapping[str, ConsiliumError]
+    try:
+        with _within_memory(f"{len(calls)} sites", stage, "runner.stacked_sites, "):
+            failed = stage(calls, *arguments)
+    except ConsiliumError as error:
+        failed = {call.site: error for call in calls}
+
+    def told(call: SiteCall) -> str:
+        error = failed[call.site]
+        kept = not isinstance(error, RefusalError) and is_private(call)
+        return str(_kept(error, stage, call) if kept else error)
+
+    return {call.site: told(call) for call in calls if call.site in failed}
 
 
 def is_private(call: SiteCall) -> bool:

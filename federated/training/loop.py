@@ -1,10 +1,10 @@
 """The local loop: what happens to a model at a site."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -57,6 +57,8 @@ class Gradients(Protocol):
 
 
 MakeGradients = Callable[[nn.Module, torch.optim.Optimizer], Gradients]
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,53 @@ def compute_exactly() -> None:
     torch.backends.cudnn.benchmark = False
 
 
+@dataclass(frozen=True)
+class Step:
+    """A step of the ordinary loop that is due.
+
+    Args:
+        model: the network, on its device.
+        images: the inputs of the batch, ``(n, channels, *spatial)``, on that device.
+        targets: what the network should predict, ``(n, …)``.
+        objective: what is minimised.
+        rule: what the strategy changes in the step.
+        optimizer: takes it.
+        precision: what its gradients are computed in.
+    """
+
+    model: nn.Module
+    images: Tensor
+    targets: Tensor
+    objective: Objective
+    rule: LocalRule
+    optimizer: torch.optim.Optimizer
+    precision: "Precision"
+
+    def take(self) -> Tensor:
+        """Take the step; return the loss of its batch before it, a scalar."""
+        of_batch = partial(self.objective.of, self.model, self.images, self.targets)
+        loss = self.precision.differentiate(of_batch, self.optimizer)
+        self.rule.adjust_gradients(self.model.named_parameters())
+        self.optimizer.step()
+        return loss.detach()
+
+
+# Training that says which step is due, goes on with the loss of its batch once somebody has taken
+# the step, and has a result in the end.
+Steps = Generator[Step, Tensor, Result]
+
+
+def take_all(steps: Steps[Result]) -> Result:
+    """Take each step when it is due; return the result."""
+    try:
+        step = next(steps)
+        while True:
+            step = steps.send(step.take())
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+
+
 def train(
     model: nn.Module,
     cases: Cases,
@@ -178,12 +227,42 @@ def train(
         ConsiliumError: the loss is no longer finite, or the device does not have the precision, or
             ``training.trainable`` names a layer that the network does not have.
     """
+    given = (model, cases, settings, rule, loss, turn)
+    return take_all(training_steps(*given, private=private, stop_diverged=stop_diverged))
+
+
+def training_steps(
+    model: nn.Module,
+    cases: Cases,
+    settings: TrainingSettings,
+    rule: LocalRule,
+    loss: Loss,
+    turn: Turn,
+    *,
+    private: MakeGradients | None = None,
+    stop_diverged: bool = True,
+) -> Steps[LocalResult]:
+    """The steps of :func:`train`. Private training takes its own at once: none is ever due.
+
+    Args:
+        model: the network, on the device that it is trained on.
+        cases: the site's training cases, at least one.
+        settings: those of the local loop.
+        rule: what the strategy changes in a step.
+        loss: the loss of the task.
+        turn: which turn of training it is.
+        private: makes what computes gradients instead of the ordinary loop.
+        stop_diverged: whether a loss that is no longer finite is an error.
+
+    Raises:
+        ConsiliumError: as :func:`train` does.
+    """
     generator, round_number = turn.generator(), turn.round_number
     device = next(model.parameters()).device
     model.train()
     freeze(model, trained_parameters(model, settings, round_number))
     optimizer = make_optimizer(model, settings, learning_rate(settings, round_number, turn.rounds))
-    precision = _Precision(settings.precision, device)
+    precision = Precision(settings.precision, device)
     gradients = private(model, optimizer) if private is not None else None
 
     def take(indices: Tensor) -> Batch:
@@ -206,11 +285,9 @@ def train(
         loss_sum, drawn = 0.0, 0
         epoch = cases.epoch(settings, has_batch_norm(model), generator)
         for images, targets in islice(epoch, most and most - steps):
-            of_batch = partial(objective.of, model, images.to(device), targets.to(device))
-            batch_loss = precision.differentiate(of_batch, optimizer)
-            rule.adjust_gradients(model.named_parameters())
-            optimizer.step()
-            loss_sum += float(batch_loss.detach()) * len(targets)
+            on_device = images.to(device), targets.to(device)
+            batch_loss = yield Step(model, *on_device, objective, rule, optimizer, precision)
+            loss_sum += float(batch_loss) * len(targets)
             drawn += len(targets)
             steps += 1
     mean_loss = loss_sum / drawn
@@ -251,13 +328,20 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d) for m in model.modules())
 
 
-class _Precision:
+class Precision:
     """Mixed precision: the forward pass has 16 bits, weights and sums have 32.
 
     float16 has a small range, so its loss is scaled up before the backward pass (Micikevicius et
     al. 2018), and the gradients are scaled down again before a strategy sees them. Where they did
     not fit, the step is computed again with half the scale: a round takes as many steps as the
     server counts on, and no strategy sees a gradient that is not a number.
+
+    Args:
+        name: ``float32``, ``bfloat16`` or ``float16``.
+        device: what is computed on.
+
+    Raises:
+        ConsiliumError: the device does not have it.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
@@ -270,6 +354,7 @@ class _Precision:
         self.scale = FIRST_SCALE if name == "float16" else 1.0
 
     def autocast(self) -> torch.autocast:
+        """In which the forward pass is computed."""
         return torch.autocast(self.device.type, self.type, enabled=self.type is not None)
 
     def differentiate(self, loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Tensor:

@@ -48,6 +48,7 @@ def experiment(*settings: str) -> Experiment:
     "settings",
     [
         ["runner.name=serial"],
+        ["runner.stacked_sites=4"],
         ["privacy.name=dp_sgd", "privacy.noise_multiplier=1"],
         ["privacy.name=site_level", "privacy.epsilon_per_round=6", "privacy.clip=1"],
         ["protection.name=packed_bfv", "compression.bits=8"],

@@ -12,6 +12,7 @@ from federated.configuration.load import load_experiment
 from federated.errors import ConsiliumError
 from federated.privacy.site_level import SiteLevel
 from federated.protection import CKKS, Plain, SecAggPlus
+from federated.settings.networks import SmallCNN
 from federated.strategies import STRATEGIES, FedAvg
 from tests.conftest import PROJECT
 
@@ -20,6 +21,7 @@ SITE = ["privacy.name=site_level", "privacy.clip=1", "privacy.epsilon=8"]
 LAPLACE = ["privacy.name=percentile_laplace", "privacy.clip=1", "privacy.noise_multiplier=1"]
 SECAGG = ["protection.name=secagg_plus", "compression.bits=8"]
 CKKS_ON = ["protection.name=ckks"]
+STACKED = ["runner.stacked_sites=4"]
 
 
 class SilentStrategy(FedAvg):
@@ -55,9 +57,16 @@ def demo(*overrides: str, **sections: object) -> Experiment:
     return experiment.model_copy(update=sections)
 
 
+class SilentNetwork(SmallCNN):
+    """It may draw at random: that its parent does not says nothing of it."""
+
+    name: Literal["small_cnn"] = "small_cnn"
+
+
 @pytest.mark.parametrize(
     ("overrides", "sections", "said"),
     [
+        (STACKED, {"model": SilentNetwork()}, r"does not state that networks .*small_cnn, shallow"),
         (DP_SGD, {"strategy": SilentStrategy()}, r"Covered for each record are .*fedprox, fedbn"),
         (SITE, {"strategy": SilentStrategy()}, r"Covered for each site are .*fedavg"),
         (LAPLACE, {"strategy": SilentStrategy()}, r"Covered for each site are"),

@@ -250,6 +250,8 @@ def test_a_backbone_names_the_experiment_whose_data_it_is_trained_on(tmp_path):
 
 
 DP_SGD = ["privacy.name=dp_sgd", "privacy.epsilon=8"]
+SITE = ["privacy.name=site_level", "privacy.clip=1", "privacy.epsilon=8"]
+STACKED = "runner.stacked_sites=4"
 SHARES = ["privacy.name=site_level_distributed", "privacy.clip=1", "privacy.epsilon=8"]
 SECAGG = ["protection.name=secagg_plus", "compression.bits=8"]
 RLWE = ["protection.name=rlwe_secagg", "compression.bits=8"]
@@ -266,6 +268,17 @@ RLWE = ["protection.name=rlwe_secagg", "compression.bits=8"]
             r"own positions.*shared_mask",
         ),
         (["protection.name=ckks", "runner.name=serial"], r"would hold the sites' keys"),
+        *(
+            (
+                [f"runner.name={name}", "runner.stacked_sites=4"],
+                r"belongs to runner\.name=processes",
+            )
+            for name in ("sites", "serial", "dask")
+        ),
+        ([*DP_SGD, STACKED], r"private site trains alone\. Set privacy\.name=none, or leave out"),
+        ([*SITE, STACKED], r"private site trains alone\. Set privacy\.name=none, or leave out"),
+        (["training.precision=bfloat16", STACKED], r"Set training\.precision=float32, or leave"),
+        (["training.precision=float16", STACKED], r"Set training\.precision=float32, or leave"),
         (["privacy.name=dp_sgd"], r"set one of noise_multiplier, epsilon and epsilon_per_round"),
         ([*DP_SGD, "privacy.noise_multiplier=1"], r"set one of noise_multiplier, epsilon"),
         (

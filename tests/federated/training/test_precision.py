@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from federated.training.loop import FIRST_SCALE, _Precision
+from federated.training.loop import FIRST_SCALE, Precision
 
 CPU = torch.device("cpu")
 
 
 def differentiated(slope, scale):
     """The gradient of ``slope`` · x by way of float16, and the scale afterwards."""
-    precision = _Precision("float32", CPU)
+    precision = Precision("float32", CPU)
     precision.scale = scale
     x = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.SGD([x], lr=1.0)
