@@ -8,7 +8,13 @@ from torch import nn
 
 from federated.data.cases import Cases
 from federated.errors import ConsiliumError, RefusalError
-from federated.rounds.local_training import CLIP, LocalTask, round_steps, train_round
+from federated.rounds.local_training import (
+    CLIP,
+    LocalTask,
+    PrivateRound,
+    round_steps,
+    train_round,
+)
 from federated.run.result import stage_result
 from federated.run.timing import Laps
 from federated.run.update_files import pack_memory, pack_update, write_packed
@@ -104,17 +110,17 @@ def _site_steps(call: SiteCall, round_number: int, place: int | None, laps: Laps
     task = local_task(worker, model, cases, partial(other_styles, site))
     releases = ReleaseStore(site.store.releases, site.home.root)
 
+    def entered() -> PrivateRound | None:
+        # Before anything is computed that leaves the site: from here on it counts as released.
+        return None if privacy.noise_in_sum else begin_release(site, context, cases.records, clip)
+
     def make() -> Parts:
-        private = None
-        if not privacy.noise_in_sum:
-            # Before anything is computed that leaves the site: from here on it counts as released.
-            private = begin_release(site, context, cases.records, clip)
-        update, kept, _ = train_round(task, start, moves, private)
+        update, kept, _ = train_round(task, start, moves, entered())
         return _packed(update, kept)
 
     loss = None
     if privacy.unit is None:
-        update, kept, loss = yield from round_steps(task, start, moves, None)
+        update, kept, loss = yield from round_steps(task, start, moves, entered())
         parts = _packed(update, kept)
     elif privacy.noise_in_sum:
         # The noise is added to the quantised values. An attempt at a round has values of its own.

@@ -229,9 +229,9 @@ def test_it_is_entered_before_it_is_computed(run, monkeypatch):
     """A site that dies in local training has spent what it was about to release."""
 
     def die(call: SiteCall, round_number: int) -> object:
-        import federated.rounds.local_training
+        from federated.rounds import local_training
 
-        monkeypatch.setattr(federated.rounds.local_training, "train", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr(local_training, "training_steps", lambda *_, **__: 1 / 0)
         return train_site(call, round_number)
 
     monkeypatch.setattr(tasks.local_train, "train_site", die)

@@ -9,6 +9,7 @@ import torch
 
 from federated.errors import ConsiliumError
 from federated.run.update_files import read_memory, read_update
+from federated.site.holder import holder_ledger
 from federated.stages import local_train, worker
 from federated.stages.coordinator import begin_round
 from federated.stages.local_train import train_site, train_sites
@@ -51,6 +52,12 @@ def trained(run: Staged, site: str):
     return read_update(store.work_path(1, "update")), read_memory(store.memory_path(1))
 
 
+def entered(run: Staged, site: str):
+    """What stands of a site in the ledger of whoever holds the data: the round, and its noise."""
+    spendings = holder_ledger(run.experiment).spendings(run.folder.run_id)
+    return [(each.round_number, each.mechanism) for each in spendings if each.site == site]
+
+
 def test_each_site_keeps_in_its_own_home_what_it_has_learned(started, monkeypatch):
     sizes = []
     taken = stacked.take_stacked
@@ -71,6 +78,7 @@ def test_each_site_keeps_in_its_own_home_what_it_has_learned(started, monkeypatc
         assert own.keys() == kept.keys()
         assert all(np.abs(own[name] - kept[name]).max() <= 1e-4 for name in kept)
         assert files(together, site) == files(alone, site)
+        assert entered(together, site) == entered(alone, site) == [(1, "none")]
 
 
 def test_times_of_sites_that_train_in_one_call_add_up_to_those_of_the_call(started):
