@@ -193,7 +193,7 @@ def _train_and_sum(
     """
     if before.begun:
         topic, sent = before.begun.topic, wait_for(run, round_number, before.begun.chains)
-        left = [site for site in before.begun.chains if site not in sent.dropped]
+        left = [site for site in selected if site not in sent.dropped]
         sum_ = sum_up(run, topic, left, None, after=[*sent.tasks, before.recorded])
         return _written(run, round_number, before, sent, sum_), sum_.after
     topic = plan_round(run.quoted, round_number, wait_for=[before.recorded])

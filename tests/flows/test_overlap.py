@@ -141,6 +141,14 @@ def test_a_run_in_either_order_has_the_same_weights_and_records(
         assert not any(store.memory_paths(kind) for kind in MEMORY_KINDS)
 
 
+def test_payloads_are_added_in_the_order_of_the_sites_whoever_trains_first(run, in_process, order):
+    """Sums of floating-point numbers are those of the other order of rounds to the last bit."""
+    beside = run(rounds=2, overrides=[*PROCESSES, "seed=2"], prepared=None)
+    trained = [line.split()[1] for line in order if line.startswith("train") and line[-1] == "2"]
+    assert trained != beside.sites()
+    assert beside.records()[1]["sites"] == beside.sites()
+
+
 def test_a_round_without_an_evaluation_is_beside_the_next_too(run, in_process, order, known):
     settings = ["selection.every=2"]
     beside = run(rounds=3, overrides=[*PROCESSES, *settings])
