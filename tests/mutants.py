@@ -49,6 +49,9 @@ PACKING = (
     PROTECTION + "test_protection.py::TestPackedBFV",
     PROTECTION + "test_protection.py::test_parameters_below_128_bits_are_refused",
 )
+# Which protections add whole numbers exactly.
+CONFIG = "tests/federated/configuration/test_config.py::TestNetworks"
+EXACT = f"{CONFIG}::test_a_metric_that_what_sites_send_does_not_give_is_refused"
 LIES, FAULTS = PROTECTION + "test_secagg_lies.py", PROTECTION + "test_secagg_faults.py"
 ONCE = PROTECTION + "test_secagg_once.py"
 TAGS, PROOFS = PROTECTION + "test_tags.py", PROTECTION + "test_tag_proofs.py"
@@ -83,7 +86,7 @@ PLACES: dict[str, dict[str, tuple[str, ...]]] = {
         "protection/opened.py": (PROTECTION + "test_opened.py",),
         "protection/digits.py": (PROTECTION + "test_digits.py",),
     },
-    "packing": {"protection/packing.py": PACKING, "protection/packed_bfv.py": PACKING},
+    "packing": {"protection/packing.py": PACKING, "protection/packed_bfv.py": (*PACKING, EXACT)},
     "rlwe": {
         "protection/rlwe/bits.py": (RING, RLWE),
         "protection/rlwe/ring.py": (RING, RLWE),
