@@ -4,7 +4,9 @@ Cosmic Ray makes the mutants. Each is run in a copy of this process in which the
 from the mutated text, so that no file is ever changed, and what takes seconds to import is imported
 once. A mutant that no test notices has to stand in ``docs/mutants.md`` with the reason.
 
-    python -m tests.mutants [--jobs N] [place ...]
+    python -m tests.mutants [--jobs N] [place | place:module ...]
+
+as in ``masks`` or ``masks:shares``. Rows there of what does not survive any more are told.
 """
 
 import argparse
@@ -47,6 +49,9 @@ PACKING = (
     PROTECTION + "test_protection.py::TestPackedBFV",
     PROTECTION + "test_protection.py::test_parameters_below_128_bits_are_refused",
 )
+# Which protections add whole numbers exactly.
+CONFIG = "tests/federated/configuration/test_config.py::TestNetworks"
+EXACT = f"{CONFIG}::test_a_metric_that_what_sites_send_does_not_give_is_refused"
 LIES, FAULTS = PROTECTION + "test_secagg_lies.py", PROTECTION + "test_secagg_faults.py"
 ONCE = PROTECTION + "test_secagg_once.py"
 TAGS, PROOFS = PROTECTION + "test_tags.py", PROTECTION + "test_tag_proofs.py"
@@ -81,13 +86,13 @@ PLACES: dict[str, dict[str, tuple[str, ...]]] = {
         "protection/opened.py": (PROTECTION + "test_opened.py",),
         "protection/digits.py": (PROTECTION + "test_digits.py",),
     },
-    "packing": {"protection/packing.py": PACKING, "protection/packed_bfv.py": PACKING},
+    "packing": {"protection/packing.py": PACKING, "protection/packed_bfv.py": (*PACKING, EXACT)},
     "rlwe": {
         "protection/rlwe/bits.py": (RING, RLWE),
         "protection/rlwe/ring.py": (RING, RLWE),
-        "protection/rlwe/encryption.py": (RING, RLWE),
+        "protection/rlwe/encryption.py": (RING, RLWE_SIZES, RLWE),
         "protection/rlwe/payload.py": (RLWE, RING),
-        "protection/rlwe/parameters.py": (RLWE_SIZES, RING),
+        "protection/rlwe/parameters.py": (RLWE_SIZES, RING, RLWE),
     },
 }
 
@@ -187,16 +192,19 @@ def _located(path: Path, tests: tuple[str, ...], source: str, changed: str) -> M
         <= number + 1
         <= (node.end_lineno or 0)
     )
-    module = ".".join(path.relative_to(PROJECT).with_suffix("").parts)
+    module = _name(path)
     return Mutant(path, tests, changed, f"{module}:{scope}" if scope else module, before, after)
+
+
+def _name(path: Path) -> str:
+    return ".".join(path.relative_to(PROJECT).with_suffix("").parts)
 
 
 class Mutated(MetaPathFinder, SourceFileLoader):
     """Imports one module from another text than its file's."""
 
     def __init__(self, mutant: Mutant) -> None:
-        name = ".".join(mutant.path.relative_to(PROJECT).with_suffix("").parts)
-        super().__init__(name, str(mutant.path))
+        super().__init__(_name(mutant.path), str(mutant.path))
         self.text = mutant.source
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec:
@@ -260,8 +268,29 @@ def _end(child: int) -> None:
         os.killpg(child, signal.SIGKILL)
 
 
-def main(places: list[str], at_once: int) -> int:
-    """Run the places named, so many mutants at once; 1 if one survives that is not explained."""
+def modules(named: str) -> list[tuple[str, str]]:
+    """The modules, each after its place, of a place or of ``place:module``.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such place, or no such module in it.
+    """
+    place, separator, stem = named.partition(":")
+    found = [
+        (place, module)
+        for module in PLACES.get(place, ())
+        if not separator or stem == Path(module).stem
+    ]
+    if not found:
+        known = [f"{one}:{Path(module).stem}" for one, of in PLACES.items() for module in of]
+        raise argparse.ArgumentTypeError(
+            f"there is no {named}. Places are {', '.join(PLACES)}; one module of a place is any of "
+            f"{', '.join(known)}."
+        )
+    return found
+
+
+def main(chosen: list[tuple[str, str]], at_once: int) -> int:
+    """Run modules of places, so many mutants at once; 1 if one survives that is not explained."""
     rows = EXPLAINED.read_text(encoding="utf-8").splitlines()
     os.environ["OMP_NUM_THREADS"] = "1"
     # Of what is installed, plugins that no test here uses take as long as everything else.
@@ -271,33 +300,37 @@ def main(places: list[str], at_once: int) -> int:
     gc.disable()
     gc.freeze()
     unexplained = 0
-    for place in places:
-        for module, tests in PLACES[place].items():
-            begun, path = time.monotonic(), PROJECT / "federated" / module
-            source = path.read_text(encoding="utf-8")
-            used = resource.getrusage(resource.RUSAGE_CHILDREN)
-            ((_, code),) = run_all([Mutant(path, tests, source, "none")], 600, 1)
-            if code:
-                print(f"{module}: its tests fail without any fault: {' '.join(tests)}")
-                return 1
-            now = resource.getrusage(resource.RUSAGE_CHILDREN)
-            seconds = 5 + 3 * (now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime)
-            found = list(mutants(path, tests))
-            survived = known = 0
-            for mutant, code in run_all(found, seconds, at_once):
-                if code == 0:
-                    survived += 1
-                    explained = any(row.startswith(mutant.row) for row in rows)
-                    known += explained
-                    if not explained:
-                        print(mutant.row, flush=True)
-            unexplained += survived - known
-            print(
-                f"{place}: {module}: {len(found)} mutants, {len(found) - survived} killed, "
-                f"{survived} survived, of which {known} are explained "
-                f"({time.monotonic() - begun:.0f} s)",
-                flush=True,
-            )
+    for place, module in chosen:
+        begun, path, tests = time.monotonic(), PROJECT / "federated" / module, PLACES[place][module]
+        source = path.read_text(encoding="utf-8")
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        ((_, code),) = run_all([Mutant(path, tests, source, "none")], 600, 1)
+        if code:
+            print(f"{module}: its tests fail without any fault: {' '.join(tests)}")
+            return 1
+        now = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = 5 + 3 * (now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime)
+        found = list(mutants(path, tests))
+        survived = known = 0
+        name = _name(path)
+        unmet = {row for row in rows if row.startswith((f"| `{name}:", f"| `{name}`"))}
+        for mutant, code in run_all(found, seconds, at_once):
+            if code == 0:
+                survived += 1
+                explaining = {row for row in rows if row.startswith(mutant.row)}
+                known += bool(explaining)
+                unmet -= explaining
+                if not explaining:
+                    print(mutant.row, flush=True)
+        unexplained += survived - known
+        print(
+            f"{place}: {module}: {len(found)} mutants, {len(found) - survived} killed, "
+            f"{survived} survived, of which {known} are explained "
+            f"({time.monotonic() - begun:.0f} s)",
+            flush=True,
+        )
+        for row in sorted(unmet):
+            print(f"does not survive any more: {row}", flush=True)
     if unexplained:
         print(
             f"{unexplained} mutants survived that {EXPLAINED.relative_to(PROJECT)} does not "
@@ -308,7 +341,13 @@ def main(places: list[str], at_once: int) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("places", nargs="*", default=list(PLACES), metavar="place")
+    parser.add_argument(
+        "chosen",
+        nargs="*",
+        type=modules,
+        default=[modules(place) for place in PLACES],
+        metavar="place | place:module",
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
-    sys.exit(main(given.places, given.jobs))
+    sys.exit(main([one for of in given.chosen for one in of], given.jobs))

@@ -8,7 +8,12 @@ import pytest
 
 from federated.errors import ConsiliumError
 from federated.protection import Cohort, PackedBFV
-from federated.protection.packed_bfv import CANDIDATES, SCHEME, smallest_plain_bits
+from federated.protection.packed_bfv import (
+    CANDIDATES,
+    SCHEME,
+    largest_plain,
+    smallest_plain_bits,
+)
 from federated.protection.packing import pack, unpack
 from federated.protection.parameters import Parameters
 from federated.protection.seal import plain_modulus
@@ -54,6 +59,7 @@ def test_the_fewest_bits_of_a_modulus_are_fourteen_or_what_slots_need():
     assert smallest_plain_bits(1024, modulus(1024, 60)) == 60
     assert smallest_plain_bits(1024, modulus(1024, 60) + 1) is None
     assert smallest_plain_bits(1024, 2**60) is None
+    assert largest_plain(1024, 11) == largest_plain(1024, 61) == 0
 
 
 def test_the_rings_that_are_tried_are_those_of_128_bits_of_security():

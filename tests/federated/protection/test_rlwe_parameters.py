@@ -10,6 +10,7 @@ from scipy.stats import norm
 from federated.protection import wide_gaussian
 from federated.protection.rlwe import encryption
 from federated.protection.rlwe.encryption import (
+    _lift,
     add_ciphertexts,
     decrypt_sum,
     draw_gaussian,
@@ -57,6 +58,25 @@ def test_what_is_taken_is_secure_and_exact_and_no_other_takes_fewer_bytes(sites,
     assert sum(found.sizes(length)) == min(sizes.values())
 
 
+@pytest.mark.parametrize(
+    ("degree", "prime_bits"),
+    [(1024, (22,)), (1024, (29,)), (2048, (31,)), (2048, (28, 28)), (4096, (31, 31))],
+)
+def test_a_modulus_is_as_short_as_exact_sums_allow_and_no_shorter(degree, prime_bits):
+    """One value a coefficient, in the largest base for which Δ is 2KB + 1, and one of 2KB."""
+    twice, modulus = 2 * 3 * BOUND, prod(ring_primes(degree, prime_bits))
+    largest = modulus // (twice + 1)
+    found = fit_parameters(1, 3, largest, degree)
+    assert (found.prime_bits, found.digits, found.scale) == (prime_bits, 1, twice + 1)
+    above = modulus // twice
+    short = RingParameters(degree, prime_bits, above, 1, 3)
+    assert (short.scale, short.exact) == (twice, False)
+    longer = fit_parameters(1, 3, above, degree)
+    # With as many bits as are secure there is no longer one.
+    assert (longer is None) == (sum(prime_bits) == min(TABLE[degree], 62))
+    assert longer is None or sum(longer.prime_bits) > sum(prime_bits)
+
+
 def test_beside_sums_keys_and_errors_are_as_wide_as_the_standards():
     assert SIGMA / 2 == STANDARD
     assert log2(2 * norm.sf((BOUND + 0.5) / SIGMA)) < -125
@@ -100,6 +120,15 @@ def test_errors_are_a_discrete_gaussian_within_their_bound():
     cumulated = np.cumsum(masses(SIGMA, 0, range(-BOUND, BOUND + 1)))
     np.testing.assert_allclose(high / 2.0**64, cumulated[:-1], atol=1e-14)
     assert end == BOUND
+
+
+@pytest.mark.parametrize(("degree", "prime_bits"), [(1024, (22,)), (4096, (31, 31))])
+def test_residues_are_lifted_to_integers_of_either_sign_up_to_half_the_modulus(degree, prime_bits):
+    parameters = RingParameters(degree, prime_bits, 255, 1, 3)
+    half = parameters.modulus // 2
+    integers = np.array([-half, 1 - half, -1, 0, 1, half - 1, half])
+    residues = [ring.residues(integers) for ring in parameters.transforms]
+    np.testing.assert_array_equal(_lift(residues, parameters), integers)
 
 
 @pytest.mark.parametrize("degree", [1024, 2048, 4096])

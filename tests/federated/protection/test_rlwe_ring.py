@@ -130,6 +130,7 @@ def test_public_polynomials_follow_from_their_label_and_are_uniform_below_the_pr
     np.testing.assert_array_equal(found[3], public_polynomial("a round", 3, ring))
     assert (found[3] != public_polynomial("another round", 3, ring)).mean() > 0.99
     assert len({one.tobytes() for one in found}) == 40
+    assert (np.ptp(found, axis=0) > 0).all()  # no place has the same value in all of them
     values = np.concatenate(found).astype(float) / ring.prime
     assert values.max() < 1
     # The mean of 40960 uniform numbers, within five standard deviations; and each sixteenth.

@@ -12,7 +12,7 @@ from federated.errors import ConsiliumError
 from federated.protection import Cohort, PackedBFV, RLWESecAgg, SecAggPlus, rlwe_secagg
 from federated.protection.keys import new_run_key
 from federated.protection.rlwe.encryption import decrypt_sum, public_polynomial
-from federated.protection.rlwe.payload import split_content
+from federated.protection.rlwe.payload import join_content, split_content
 from federated.protection.secagg import protocol
 from federated.protection.secagg.consistency import Agreed
 from federated.protection.secagg.recovery import Evidence
@@ -283,6 +283,20 @@ class TestPayloads:
         body = np.full_like(payload.body, 255)
         with pytest.raises(ConsiliumError, match="numbers that are not below the primes of degree"):
             self.add(federation, dataclasses.replace(payload, body=body))
+
+    def test_with_a_prime_itself_for_a_residue_is_refused(self, federation):
+        payload = federation.send("site-1", draw()["site-1"])
+        parameters = federation.round.parameters(300)
+        hidden, key = split_content(payload, parameters, federation.round)
+        for residues, prime in zip(hidden, parameters.primes, strict=True):
+            residues[-1] = prime - 1
+            body = join_content(hidden, key, parameters)
+            self.add(federation, dataclasses.replace(payload, body=body))
+            residues[-1] = prime
+            body = join_content(hidden, key, parameters)
+            with pytest.raises(ConsiliumError, match="numbers that are not below the primes of"):
+                self.add(federation, dataclasses.replace(payload, body=body))
+            residues[-1] = 0
 
     def test_whose_key_was_changed_spoils_a_sum_which_is_then_refused(self, federation):
         values = draw()

@@ -295,6 +295,14 @@ class TestParts:
         with pytest.raises(ValueError, match="16 bytes"):
             recover_seed({h: shares[h] for h in "ac"} | {"d": shares["d"][1:]}, holders, 3)
 
+    @pytest.mark.parametrize("threshold", [1, 3])
+    def test_one_holder_may_be_enough_and_all_may_be_needed(self, threshold):
+        seed, holders = os.urandom(16), ["a", "b", "c"]
+        shares = share_seed(seed, holders, threshold)
+        chosen = {holder: shares[holder] for holder in holders[-threshold:]}
+        assert recover_seed(chosen, holders, threshold) == seed
+        assert (seed in shares.values()) == (threshold == 1)
+
     @pytest.mark.parametrize("threshold", [-1, 0, 4])
     def test_no_share_is_the_seed_for_want_of_a_threshold(self, threshold):
         with pytest.raises(ValueError, match=f"a threshold of {threshold} for 3 holders"):

@@ -69,7 +69,12 @@ class TestBounds:
 
     @pytest.mark.parametrize(
         "graph",
-        [Graph(4, 1), Graph(30, 16), Graph(30, 21), Graph(30, 30), Graph(99, 51), Graph(99, 70)],
+        [
+            *(Graph(4, 1), Graph(30, 16)),
+            *(Graph(30, 21), Graph(30, 30)),
+            *(Graph(30, 31), Graph(30, 32)),  # all holders have to stay, and more than all
+            *(Graph(99, 51), Graph(99, 70)),
+        ],
     )
     @pytest.mark.parametrize(
         "shares", [Shares(0.2, 0.1), Shares(0.1, 0.3), Shares(0.4, 0.55), Shares(0.01, 0.01)]
