@@ -1,11 +1,15 @@
 """Normalisation layers by name, in two and three dimensions."""
 
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import nn
 
 # batch_fixed is batch as Opacus' fixer replaces it, once the network is built.
 Norm = Literal["group", "batch", "instance", "batch_fixed"]
+
+# Of a batch of pictures, ``(n, channels, height, width)``.
+PICTURES_NDIM = 4
 
 
 def make_norm(norm: Norm, channels: int, dims: Literal[2, 3]) -> nn.Module:
@@ -41,6 +45,26 @@ def fixed(network: nn.Module) -> nn.Module:
 
     replaced: nn.Module = ModuleValidator.fix(network)
     return replaced
+
+
+def normalise_in_rows(model: nn.Module) -> None:
+    """Have a GroupNorm that learns read pictures that need no gradient channel by channel.
+
+    Where what comes before it is frozen, torch 2.13 gives the backward pass of pictures in channels
+    last no memory for the gradient that nobody needs, and writes there all the same: the process
+    dies. A model is changed once, however often this is called.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.GroupNorm) and _in_rows not in module._forward_pre_hooks.values():
+            module.register_forward_pre_hook(_in_rows)
+
+
+def _in_rows(norm: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    (features,) = given
+    learns = torch.is_grad_enabled() and any(each.requires_grad for each in norm.parameters())
+    if not learns or features.requires_grad or features.ndim != PICTURES_NDIM:
+        return None
+    return (features.contiguous(),)
 
 
 def norm_tensors(model: nn.Module) -> frozenset[str]:

@@ -12,7 +12,7 @@ from federated.settings.sections import TrainingSettings
 from federated.training.optimizers import SGD, AdamW
 from federated.training.rule import LocalWork
 from models import is_head
-from models.norm import norm_tensors
+from models.norm import norm_tensors, normalise_in_rows
 
 
 def learning_rate(settings: TrainingSettings, round_number: int, rounds: int) -> float:
@@ -66,6 +66,8 @@ def freeze(model: nn.Module, trained: frozenset[str]) -> None:
     """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained)
+    if not all(parameter.requires_grad for parameter in model.parameters()):
+        normalise_in_rows(model)
     for module in model.modules():
         frozen = not any(parameter.requires_grad for parameter in module.parameters())
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and frozen:

@@ -11,7 +11,7 @@ from federated.settings.sections import TrainingSettings
 from federated.strategies import FedAvg, FedProx
 from federated.training.loop import Turn, choose_device, place, train
 from federated.training.masked_rule import MaskedRule
-from federated.training.optimization import learning_rate, local_work, make_optimizer
+from federated.training.optimization import freeze, learning_rate, local_work, make_optimizer
 from federated.update import Layout
 from models.norm import norm_tensors
 from tests.conftest import tiny_volumes
@@ -148,6 +148,25 @@ def test_only_layers_that_are_named_are_trained(norm):
     first = next(iter(start_model().state_dict())).rsplit(".", 1)[0]
     _, _, model = trained(trainable=[first])
     assert changed(model) == {f"{first}.weight", f"{first}.bias"} & set(model.state_dict())
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("norm", ["group", "instance"])
+def test_a_norm_learns_behind_a_frozen_convolution_in_channels_last(norm, dims):
+    """torch 2.13 ends the process in the backward pass of pictures, where nobody prevents it."""
+    images = torch.randn(4, 3, *([28] * dims), generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for placed in (True, False):
+        model = build_model("small_cnn", channels=3, classes=2, dims=dims, norm=norm, seed=0)
+        if placed:
+            place(model, CPU)
+        for _ in range(2):
+            freeze(model, norm_tensors(model))
+        assert max(len(each._forward_pre_hooks) for each in model.modules()) == 1
+        model(images).square().sum().backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert len(gradients[0]) == len(norm_tensors(model))
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
 
 
 def test_a_layer_that_is_not_there_is_refused_with_those_that_are():
