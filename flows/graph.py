@@ -177,10 +177,15 @@ def _summed_before(run: Run, round_number: int, before: RoundEnd) -> SummedRound
     folder = run.folder
     if not folder.state_path(round_number).is_file():
         return None
-    found = read_summed(folder.summed_path(round_number), round_number)
-    if found is not None:
-        tell(f"round {round_number} goes on where it was stopped: its sum is done")
-    return found and found.going_on_at(before.at)
+    path, state = folder.summed_path(round_number), folder.state_path(round_number)
+    sites = None if of_parties(run.experiment) else run.sites
+    found = read_summed(path, round_number, sites, state)
+    if found is None:
+        return None
+    tell(f"round {round_number} goes on where it was stopped: its sum is done")
+    # What sites tell of their evaluation has to be of the time from here on.
+    run.coordinator.begun[round_number] = before.at
+    return found.going_on_at(before.at)
 
 
 def _train_and_sum(
@@ -236,7 +241,9 @@ def _written(
         time.time(),
     )
     timed = run.experiment.privacy.unit is None
-    write_summed(run.folder.summed_path(round_number), summed, timed=timed)
+    folder = run.folder
+    path, state = folder.summed_path(round_number), folder.state_path(round_number)
+    write_summed(path, summed, state, timed=timed)
     return summed
 
 

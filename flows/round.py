@@ -142,6 +142,7 @@ def _work_on(
         tell(f"done: {counted(folder.done_rounds(), 'round')}; ask for more with --rounds")
         return str(folder.root)
     refuse_older_run(folder)
+    _refuse_fewer(folder, resolved)
     going_on = resuming(experiment, folder.run_id, request.runs)
     with goes_on_by(going_on):
         if of_parties(resolved):
@@ -212,6 +213,22 @@ def _work_on(
                     leave(pool, run.calls())
             raise
     return str(folder.root)
+
+
+def _refuse_fewer(folder: RunFolder, resolved: Experiment) -> None:
+    """Refuse to end a run before a round of which sites may know that it is done.
+
+    Raises:
+        ConsiliumError: the sum of such a round is done, and the run is to have fewer rounds.
+    """
+    number = folder.done_rounds() + 1
+    if resolved.rounds < number and folder.summed_path(number).is_file():
+        raise ConsiliumError(
+            f"Run {folder.run_id} cannot end with {counted(resolved.rounds, 'round')}: the sum of "
+            f"round {number} is done, and sites may train in the next one already. All that is "
+            f"left of round {number} is its evaluation: resume the run with --rounds {number}, or "
+            "more."
+        )
 
 
 def _agree_on_key(pool: Executor, coordinator: Coordinator) -> dict[str, str]:

@@ -23,7 +23,7 @@ from federated.stages.site import SiteCall
 from flows.budget_events import tell_if_spent
 from flows.progress import listener, tell
 from tasks.parties_pool import PartyCall
-from tasks.pool import AnyCall
+from tasks.pool import AnyCall, DeadWorkerError
 from tasks.site_groups import SiteGroup, Stacks, at_sites
 
 # Of more sites than this, several do their stages in one task run; and in how many runs in all.
@@ -253,6 +253,9 @@ def _finished(
     for site, outcome in outcomes.items():
         try:
             results += _told(run, round_number, outcome(), site, name)
+        except DeadWorkerError:
+            # No site's doing: those that are done already are not to be a round of their own.
+            raise
         except ConsiliumError as error:
             tell_if_spent(site, run.context.run_id, run.experiment.name, str(error))
             if run.experiment.sites.on_dropout == "abort":

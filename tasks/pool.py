@@ -148,16 +148,22 @@ def submit_in_order(
 def submit_together(
     pool: Executor, stage: Any, calls: Sequence[AnyCall], *arguments: Any
 ) -> "Future[dict[str, str]]":
-    """Begin a stage of several simulated sites in one call; it gives those that fail, and why."""
+    """Begin a stage of several simulated sites in one call; it gives those that fail, and why.
+
+    Raises:
+        ConsiliumError: a worker process died.
+    """
     together: Any = run_together  # which is of simulated sites, as those that are stacked
-    return pool.submit(together, stage, calls, *arguments)
+    with _told_if_dead():
+        return pool.submit(together, stage, calls, *arguments)
 
 
 def _submit(
     pool: Executor, entry: Any, stage: Any, call: AnyCall, arguments: "Sequence[Any]"
 ) -> "Future[None]":
     # Which kind of call goes with which pool, is for the runner to say: see `call_site`.
-    return pool.submit(entry, stage, call, *arguments)
+    with _told_if_dead():
+        return pool.submit(entry, stage, call, *arguments)
 
 
 def run_stage(pool: Executor, stage: Any, call: AnyCall, *arguments: Any) -> None:
@@ -175,8 +181,19 @@ def finished(futures: "Sequence[Future[Any]]") -> list[Any]:
     Raises:
         ConsiliumError: what a stage raises, or that a worker process died.
     """
-    try:
+    with _told_if_dead():
         return [future.result() for future in futures]
+
+
+@contextmanager
+def _told_if_dead() -> Iterator[None]:
+    """Say what to do where a worker process has died, before or while something is waited for.
+
+    Raises:
+        ConsiliumError: one has.
+    """
+    try:
+        yield
     except BrokenProcessPool as error:
         raise DeadWorkerError(
             "A worker process died, most often because memory ran out. Complete rounds are kept: "

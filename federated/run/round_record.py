@@ -108,7 +108,8 @@ class RoundRecord:
             "total": window.seconds,
             **{name: covered(parts) for name, parts in intervals.items()},
             "overhead": window.seconds - covered(part.within(window) for part in learning),
-            "idle": window.seconds - busy / self.workers,
+            # Stages of before a resume may have run in more workers than there are now.
+            "idle": max(0.0, window.seconds - busy / self.workers),
         }
 
     @property

@@ -5,6 +5,8 @@ The pool is that of runs: processes, of which one gets SIGKILL within a stage of
 
 import os
 import signal
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial, wraps
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import tasks.pool
 from federated.errors import ConsiliumError
 from federated.stages.worker import run_alone, run_and_report, run_in_order
+from tasks.pool import submit_in_order, submit_reported, submit_stage, submit_together
 from tests.flows.conftest import weights
 
 pytestmark = pytest.mark.usefixtures("plainly")
@@ -86,6 +89,28 @@ def test_a_resumed_run_has_the_weights_of_one_that_nobody_killed(
     resumed = run(resume="latest")
     assert [record["dropped"] for record in resumed.records()] == [{}, {}, {}]
     np.testing.assert_array_equal(weights(resumed), weights(known(3, PROCESSES[0])))
+
+
+def test_where_sites_may_drop_out_none_does_since_a_worker_died(run, known, killing):
+    """Those that were done before would be the round, and the run would go on from their sum."""
+    kill, let_live = killing
+    settings = ["runner.name=processes", "runner.workers=1", "sites.on_dropout=continue"]
+    kill("train_site site-01 begun")
+    with pytest.raises(ConsiliumError, match="A worker process died"):
+        run(rounds=2, overrides=settings)
+    let_live()
+    resumed = run(resume="latest")
+    assert [record["sites"] for record in resumed.records()] == [resumed.sites()] * 2
+    np.testing.assert_array_equal(weights(resumed), weights(known(2)))
+
+
+@pytest.mark.parametrize("begin", [submit_stage, submit_reported, submit_in_order, submit_together])
+def test_that_a_worker_has_died_is_told_as_the_next_stage_is_begun_too(begin):
+    pool = ProcessPoolExecutor(1)
+    with pytest.raises(BrokenProcessPool):
+        pool.submit(os._exit, 1).result()
+    with pytest.raises(ConsiliumError, match="A worker process died"):
+        begin(pool, [], [], 1)
 
 
 @pytest.mark.usefixtures("prefect_server")

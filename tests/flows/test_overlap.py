@@ -159,11 +159,8 @@ def test_a_round_without_an_evaluation_is_beside_the_next_too(run, in_process, o
     assert records(beside) == records(known(3, *settings))
 
 
-@pytest.mark.parametrize("moment", [*MOMENTS, *BESIDE])
-def test_a_run_that_is_stopped_at_any_moment_ends_as_one_that_nobody_stopped(
-    run, known, in_process, monkeypatch, project, moment
-):
-    whole = known(4)
+def stop(run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """Have a run of four rounds end at a moment of its second or third."""
     known_moment = MOMENTS.get(moment)
     module, name, done, last = (
         (*known_moment, COUNTED.get(known_moment[1], 2)) if known_moment else BESIDE[moment]
@@ -182,6 +179,14 @@ def test_a_run_that_is_stopped_at_any_moment_ends_as_one_that_nobody_stopped(
         within.setattr(module, name, cut)
         with pytest.raises(PowerCutError):
             run(rounds=4, overrides=PROCESSES)
+
+
+@pytest.mark.parametrize("moment", [*MOMENTS, *BESIDE])
+def test_a_run_that_is_stopped_at_any_moment_ends_as_one_that_nobody_stopped(
+    run, known, in_process, monkeypatch, project, moment
+):
+    whole = known(4)
+    stop(run, monkeypatch, moment)
     stopped = latest_run(project / "runs", "tiny")
     before = records(stopped)
     assert before == records(whole)[: len(before)]
@@ -189,6 +194,17 @@ def test_a_run_that_is_stopped_at_any_moment_ends_as_one_that_nobody_stopped(
     np.testing.assert_array_equal(weights(resumed), weights(whole))
     assert records(resumed) == records(whole)
     assert not list(resumed.root.rglob("summed.json"))
+
+
+def test_a_run_does_not_end_before_a_round_of_which_sites_know_that_it_is_done(
+    run, known, in_process, monkeypatch
+):
+    stop(run, monkeypatch, "once a site has trained in it")
+    with pytest.raises(ConsiliumError, match=r"cannot end with 1 round: .* with --rounds 2, or"):
+        run(resume="latest", rounds=1)
+    resumed = run(resume="latest", rounds=2)
+    assert records(resumed) == records(known(2))
+    assert read_json(resumed.summary_path)["metrics"] == read_json(known(2).summary_path)["metrics"]
 
 
 def test_nothing_is_beside_an_evaluation_that_is_gone_on_with(run, in_process, order, monkeypatch):

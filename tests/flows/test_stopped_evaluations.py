@@ -1,6 +1,7 @@
 """A run that is stopped once a round's sum is done goes on with its evaluation, to the same end."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import federated.stages.checkpoint
+import federated.stages.evaluate
 import flows.graph
 import tasks.evaluate
 import tasks.local_train
@@ -144,6 +146,20 @@ def test_when_nobody_worked_on_a_run_is_no_rounds_time(run, stopped, project):
     assert value["at"] - value["began"] < seconds["total"] < 60
     assert 0 < seconds["local_train"] < seconds["total"]
     assert 0 <= seconds["overhead"] < seconds["total"] - seconds["local_train"]
+
+
+def test_a_site_tells_of_no_time_before_a_run_was_gone_on_with(run, stopped, monkeypatch):
+    """As where its clock is wrong; what it tells is cut to the time in which it was waited for."""
+    stopped("once that is written", [], rounds=2)
+    real = federated.stages.evaluate.stage_result
+
+    def early(*given: Any, **named: Any) -> Any:
+        return replace(result := real(*given, **named), started=result.started - 200)
+
+    monkeypatch.setattr(federated.stages.evaluate, "stage_result", early)
+    record = run(resume="latest").records()[1]
+    assert record["unreported"] == {}
+    assert 0 < record["seconds"]["evaluate"] <= record["seconds"]["total"]
 
 
 def test_of_a_private_run_no_time_is_written(stopped, project):

@@ -40,3 +40,9 @@ def test_what_is_in_the_time_of_another_round_makes_nothing_negative():
     seconds = own.seconds()
     assert seconds["overhead"] == 0
     assert seconds["idle"] == 10 - (2 + 8) / 2
+
+
+def test_no_worker_is_idle_for_less_than_no_time():
+    """As where a run was resumed with fewer workers than have trained in the round."""
+    trained = [stage("local_train", 10, 20)] * 3
+    assert record(10, 20, Evaluating(), *trained).seconds()["idle"] == 0
