@@ -198,6 +198,35 @@ def test_a_coordinator_that_was_stopped_goes_on_to_the_same_model(consortium, kn
     assert all("attempt 2: begun" in " ".join(party.said) for party in parties.values())
 
 
+@pytest.mark.parametrize("settings", [[], ["evaluation.share=sums"]], ids=["statistics", "sums"])
+def test_a_sum_stays_what_it_is_where_a_site_of_it_is_away_when_it_is_evaluated(
+    consortium, monkeypatch, settings
+):
+    """The run was stopped between the two, and the site has left it since."""
+    parties = consortium()
+    from flows import graph
+
+    with monkeypatch.context() as within:
+        real = graph.write_summed
+
+        def dies(path, summed, state, *, timed):
+            real(path, summed, state, timed=timed)
+            if summed.round_number == 2:
+                raise ConsiliumError("The power is gone.")
+
+        within.setattr(graph, "write_summed", dies)
+        with pytest.raises(ConsiliumError, match="power"):
+            full_run(rounds=3, overrides=[SITES, *settings], register_model=False)
+    parties["site-02"].home.write_policy(
+        PERMISSIVE.replace("experiments: any", "experiments: [another]")
+    )
+    folder = full_run(resume="latest", register_model=False)
+    _, second, third = folder.records()
+    assert second["sites"] == ["site-00", "site-01", "site-02"]
+    assert second["metrics"]
+    assert third["sites"] == ["site-00", "site-01"]
+
+
 def test_a_round_is_lost_where_a_site_is_away_that_may_have_helped_to_its_sum_before(
     consortium, monkeypatch
 ):
