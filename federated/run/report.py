@@ -12,6 +12,7 @@ from typing import Any
 
 from federated.errors import ConsiliumError
 from federated.run.result import Stage, StageResult
+from federated.run.timing import Interval
 
 # In bytes: of at most three stages, with some hundred bytes each.
 MOST_REPORT = 4096
@@ -156,11 +157,9 @@ def _cut(result: StageResult, known: Known) -> StageResult:
     Raises:
         ValueError: it ended before it began.
     """
-    if result.started is None or result.ended is None:
+    if result.when is None:
         return result
-    if result.ended < result.started:
+    if result.when.seconds < 0:
         raise ValueError("it ended before it began")
-    started, ended = (
-        min(max(moment, known.since), known.until) for moment in (result.started, result.ended)
-    )
-    return replace(result, started=started, ended=ended)
+    cut = result.when.within(Interval(known.since, known.until))
+    return replace(result, started=cut.started, ended=cut.ended)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from federated.run.memory import peak_rss_mb
+from federated.run.timing import Interval
 
 Stage = Literal[
     "advertise",
@@ -50,6 +51,13 @@ class StageResult:
     sent: int
     received: int
     epsilon: float | None
+
+    @property
+    def when(self) -> Interval | None:
+        """When it ran; ``None`` where that is not told."""
+        if self.started is None or self.ended is None:
+            return None
+        return Interval(self.started, self.ended)
 
 
 def stage_result(

@@ -95,9 +95,8 @@ class RoundRecord:
         window = Interval(self.began, time.time() if self.ended is None else self.ended)
         intervals: dict[str, list[Interval]] = {name: [] for name in STAGES}
         for stage in self.told:
-            if stage.started is not None and stage.ended is not None:
-                name = RECORDED.get(stage.stage, stage.stage)
-                intervals[name].append(Interval(stage.started, stage.ended))
+            if stage.when:
+                intervals[RECORDED.get(stage.stage, stage.stage)].append(stage.when)
         at_work = [*self.earlier.at_sites, *chain.from_iterable(intervals.values())]
         busy = sum(part.within(window).seconds for part in at_work)
         intervals["aggregate"] = list(self.aggregated)
@@ -116,12 +115,7 @@ class RoundRecord:
     def evaluating(self) -> Evaluating:
         """When the model after this round was evaluated, as far as sites tell."""
         evaluations = [stage for stage in self.told if stage.stage == "evaluate"]
-        at_sites = [
-            Interval(stage.started, stage.ended)
-            for stage in evaluations
-            if stage.started is not None and stage.ended is not None
-        ]
-        return Evaluating(at_sites, [self.scored])
+        return Evaluating([stage.when for stage in evaluations if stage.when], [self.scored])
 
     def _trained(self) -> list[str]:
         """The sites that have trained, whether they tell of it or not."""

@@ -9,7 +9,7 @@ from typing import Any
 from federated.data.partition import CaseCounts
 from federated.run.result import StageResult
 from federated.run.round_record import RoundRecord
-from federated.run.timing import Interval, covered
+from federated.run.timing import covered
 
 NOT_TOLD = "not told"
 # In characters of a reason in a cell.
@@ -71,11 +71,7 @@ def _row(
 
 
 def _seconds(told: list[StageResult]) -> float | str:
-    known = [
-        Interval(stage.started, stage.ended)
-        for stage in told
-        if stage.started is not None and stage.ended is not None
-    ]
+    known = [stage.when for stage in told if stage.when]
     return round(covered(known), 3) if known else NOT_TOLD
 
 

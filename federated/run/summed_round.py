@@ -47,7 +47,7 @@ class SummedRound:
         return replace(
             self,
             stages=[_later(stage, later) for stage in self.stages],
-            aggregated=[Interval(i.started + later, i.ended + later) for i in self.aggregated],
+            aggregated=[interval.later(later) for interval in self.aggregated],
             began=self.began + later,
             at=now,
         )
@@ -156,6 +156,7 @@ def _is_number(value: Any) -> bool:
 
 def _later(stage: Outcome, seconds: float) -> Outcome:
     """What is known of a stage, as if it had run so many seconds later."""
-    if isinstance(stage, Unreported) or stage.started is None or stage.ended is None:
+    if isinstance(stage, Unreported) or stage.when is None:
         return stage
-    return replace(stage, started=stage.started + seconds, ended=stage.ended + seconds)
+    moved = stage.when.later(seconds)
+    return replace(stage, started=moved.started, ended=moved.ended)

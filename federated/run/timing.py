@@ -17,6 +17,10 @@ class Interval:
         """How long it is."""
         return self.ended - self.started
 
+    def later(self, seconds: float) -> "Interval":
+        """The same so many seconds later."""
+        return Interval(self.started + seconds, self.ended + seconds)
+
     def within(self, other: "Interval") -> "Interval":
         """The part of it that lies in another one; it has no length where nothing does."""
         started = min(max(self.started, other.started), other.ended)
