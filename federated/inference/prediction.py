@@ -4,6 +4,7 @@ import csv
 import hashlib
 import os
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def predict_files(
             )
         table = _tabulate(model, header, files, out, dicom, site)
         return [table, _say_how(table, model_path, by, site)]
-    targets = [[out / name for name in mask_names(path, family)] for path in files]
+    targets = _targets(files, family, out)
     maps = [map_path(own[-1]) for own in targets] if uncertainty else []
     _refuse_collisions(files, [[*own, *maps[at : at + 1]] for at, own in enumerate(targets)])
     refused: dict[Path, ConsiliumError] = {}
@@ -142,12 +143,16 @@ def results_there(header: ModelHeader, files: Sequence[Path], out: Path) -> list
         ConsiliumError: a file is of no kind that can be predicted.
     """
     family = header.family()
-    names = (
-        [str(TASKS[header.goal()].results)]
-        if family is None
-        else [name for path in files for name in mask_names(path, family)]
-    )
-    return [out / name for name in names if (out / name).is_file()]
+    if family is None:
+        results = [out / str(TASKS[header.goal()].results)]
+    else:
+        results = list(chain.from_iterable(_targets(files, family, out)))
+    return [path for path in results if path.is_file()]
+
+
+def _targets(files: Sequence[Path], family: Family, out: Path) -> list[list[Path]]:
+    """For each file the files that its mask becomes."""
+    return [[out / name for name in mask_names(path, family)] for path in files]
 
 
 def _unregistered(model_path: Path) -> Algorithm:
