@@ -174,10 +174,9 @@ def _summed_before(run: Run, round_number: int, before: RoundEnd) -> SummedRound
 
     Its model is there, and what sites keep belongs to it, so that nothing is trained once more.
     """
-    folder = run.folder
-    if not folder.state_path(round_number).is_file():
+    path, state = run.folder.summed_path(round_number), run.folder.state_path(round_number)
+    if not state.is_file():
         return None
-    path, state = folder.summed_path(round_number), folder.state_path(round_number)
     sites = None if of_parties(run.experiment) else run.sites
     found = read_summed(path, round_number, sites, state)
     if found is None:
