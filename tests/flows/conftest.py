@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import flows.site_stages
 import tasks.aggregate
 import tasks.encrypt
 import tasks.evaluate
@@ -194,6 +195,20 @@ def consortium(project):
             return parties
 
         yield begin
+
+
+@pytest.fixture
+def titles(monkeypatch):
+    """The titles of task runs that are of several sites, or could be."""
+    found = []
+
+    class Noted(flows.site_stages.SiteGroup):
+        def __init__(self, *given):
+            super().__init__(*given)
+            found.append(self.title)
+
+    monkeypatch.setattr(flows.site_stages, "SiteGroup", Noted)
+    return found
 
 
 def kept_at(folder: RunFolder, site: str) -> SiteRun:

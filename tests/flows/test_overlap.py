@@ -22,7 +22,7 @@ from federated.site.home import MEMORY_KINDS
 from flows.overlap import why_in_turn
 from flows.site_stages import MOST_RUNS
 from tests.flows.conftest import kept_at, weights
-from tests.flows.test_stopped_evaluations import MOMENTS, PowerCutError, records
+from tests.flows.test_stopped_evaluations import MOMENTS, power_cut, records
 
 pytestmark = pytest.mark.usefixtures("plainly")
 
@@ -165,20 +165,8 @@ def stop(run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch, moment:
     module, name, done, last = (
         (*known_moment, COUNTED.get(known_moment[1], 2)) if known_moment else BESIDE[moment]
     )
-    real, calls = getattr(module, name), []
-
-    def cut(*given: Any, **named: Any) -> Any:
-        calls.append(given)
-        if len(calls) < last:
-            return real(*given, **named)
-        if done:
-            real(*given, **named)
-        raise PowerCutError
-
-    with monkeypatch.context() as within:
-        within.setattr(module, name, cut)
-        with pytest.raises(PowerCutError):
-            run(rounds=4, overrides=PROCESSES)
+    with power_cut(monkeypatch, module, name, done, last):
+        run(rounds=4, overrides=PROCESSES)
 
 
 @pytest.mark.parametrize("moment", [*MOMENTS, *BESIDE])
@@ -209,14 +197,8 @@ def test_a_run_does_not_end_before_a_round_of_which_sites_know_that_it_is_done(
 
 def test_nothing_is_beside_an_evaluation_that_is_gone_on_with(run, in_process, order, monkeypatch):
     """What fails in the next round again and again, ends no run without this one's record."""
-
-    def cut(*_: Any) -> None:
-        raise PowerCutError
-
-    with monkeypatch.context() as within:
-        within.setattr(tasks.evaluate, "evaluate_shared", cut)
-        with pytest.raises(PowerCutError):
-            run(rounds=3, overrides=PROCESSES)
+    with power_cut(monkeypatch, tasks.evaluate, "evaluate_shared", done=False, last=1):
+        run(rounds=3, overrides=PROCESSES)
     order.clear()
     run(resume="latest")
     assert of_rounds(order)[:5] == ["evaluate 1", "record 1", "train 2", "evaluate 2", "train 3"]

@@ -17,18 +17,10 @@ pytestmark = pytest.mark.usefixtures("plainly")
 
 
 @pytest.fixture
-def few(monkeypatch):
+def few(monkeypatch, titles):
     """Two groups as soon as there are two sites; returns the titles of their task runs."""
-    titles = []
     monkeypatch.setattr(flows.site_stages, "MOST_RUNS", 1)
     monkeypatch.setattr(flows.site_stages, "GROUPS", 2)
-
-    class Noted(flows.site_stages.SiteGroup):
-        def __init__(self, *given):
-            super().__init__(*given)
-            titles.append(self.title)
-
-    monkeypatch.setattr(flows.site_stages, "SiteGroup", Noted)
     return titles
 
 

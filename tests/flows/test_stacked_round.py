@@ -19,20 +19,6 @@ STACKED = (*OWN, "runner.stacked_sites=2")
 TOLD = ("sites", "dropped", "bytes", "unreported")
 
 
-@pytest.fixture
-def titles(monkeypatch):
-    """The titles of task runs that are of several sites, or could be."""
-    found = []
-
-    class Noted(flows.site_stages.SiteGroup):
-        def __init__(self, *given):
-            super().__init__(*given)
-            found.append(self.title)
-
-    monkeypatch.setattr(flows.site_stages, "SiteGroup", Noted)
-    return found
-
-
 def near(found, expected):
     moved = np.linalg.norm(expected)
     return np.linalg.norm(found - expected) <= 1e-4 * moved

@@ -1,6 +1,7 @@
 """A run that is stopped once a round's sum is done goes on with its evaluation, to the same end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,27 @@ pytestmark = pytest.mark.usefixtures("plainly", "in_process")
 
 class PowerCutError(BaseException):
     """The end of a process, of which nothing in it hears."""
+
+
+@contextmanager
+def power_cut(
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, done: bool, last: int
+) -> Iterator[None]:
+    """The end of a run at the ``last`` call of a function, before or after that is done."""
+    real, calls = getattr(module, name), []
+
+    def cut(*given: Any, **named: Any) -> Any:
+        calls.append(given)
+        if len(calls) < last:
+            return real(*given, **named)
+        if done:
+            real(*given, **named)
+        raise PowerCutError
+
+    with monkeypatch.context() as within:
+        within.setattr(module, name, cut)
+        with pytest.raises(PowerCutError):
+            yield
 
 
 # Where a run ends: the place of a function, and whether that is done before.
@@ -61,22 +83,10 @@ def stopped(run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch) -> C
 
     def stop(moment: str, settings: list[str], rounds: int = 3) -> None:
         module, name, done = MOMENTS[moment]
-        real, calls = getattr(module, name), []
-
-        def cut(*given: Any, **named: Any) -> Any:
-            calls.append(given)
-            if len(calls) < second:
-                return real(*given, **named)
-            if done:
-                real(*given, **named)
-            raise PowerCutError
-
         # A site evaluates in both rounds.
         second = 5 if name == "evaluate_site" else 2
-        with monkeypatch.context() as within:
-            within.setattr(module, name, cut)
-            with pytest.raises(PowerCutError):
-                run(rounds=rounds, overrides=settings)
+        with power_cut(monkeypatch, module, name, done, second):
+            run(rounds=rounds, overrides=settings)
 
     return stop
 
