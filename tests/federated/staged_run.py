@@ -1,6 +1,7 @@
 """A federation of two small sites, run by the stage functions themselves: no server, no pool."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,13 @@ CASES = {"train": 24, "val": 8, "test": 8}
 ROUNDS = 2
 
 
-def small_images(root: Path) -> Path:
+def small_images(root: Path, cases: Mapping[str, int] = CASES) -> Path:
     """BloodMNIST's schema with a few noisy images; eight classes, by brightness."""
     rng = np.random.default_rng(0)
     path = root / "data" / "medmnist" / "bloodmnist.npz"
     path.parent.mkdir(parents=True)
     arrays = {}
-    for split, count in CASES.items():
+    for split, count in cases.items():
         labels = (np.arange(count) % 8).astype(np.uint8)
         noise = rng.integers(0, 40, (count, 28, 28, 3))
         arrays[f"{split}_images"] = (noise + 25 * labels[:, None, None, None]).astype(np.uint8)
