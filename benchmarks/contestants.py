@@ -121,6 +121,10 @@ CONTESTANTS: Mapping[str, Contestant] = {
             "tuned-first", "tuned bare loop, channels first", "benchmarks.peers.tuned",
             arguments=("--layout", "first"),
         ),
+        Contestant(
+            "tuned-throughout", "tuned bare loop, channels last throughout",
+            "benchmarks.peers.tuned", arguments=("--layout", "throughout"),
+        ),
         Contestant("flower", "Flower (simulation)", "benchmarks.peers.flower.run", "flwr"),
         Contestant(
             "pfl", "pfl-research (torchrun)", "benchmarks.peers.pfl.run", "pfl",

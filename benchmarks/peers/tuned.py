@@ -1,7 +1,9 @@
 """The limit of this machine as far as it is known: processes of one thread, and nothing else.
 
 One process for each core keeps its cases, network and freed memory; the largest site comes first;
-weights pass through shared memory; AdamW is fused. ``--layout`` chooses channels last or not.
+weights pass through shared memory; AdamW is fused. ``--layout`` chooses channels last or not, or
+channels last ``throughout``: of images of one channel either order is the same one, which torch
+takes for channels first unless it is told, and the features of the first convolution with them.
 
     python -m benchmarks.peers.tuned WORK OUT
 """
@@ -22,6 +24,7 @@ from benchmarks.peers.work import Marks, Work, evaluate, train, weights_of, writ
 # glibc's numbers of these settings, in malloc.h: freed memory is kept, in pieces that fit again, as
 # the project's workers do (federated/run/memory.py).
 M_MXFAST, M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = 1, -1, -3
+LAYOUTS = ("first", "last", "throughout")
 IN_WHOLE_PIECES = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
 
 
@@ -34,24 +37,31 @@ def keep_freed_memory() -> None:
         mallopt(M_MXFAST, 0)
 
 
-def channels_last(model: nn.Module) -> nn.Module:
-    """The model with the weights of its convolutions in channels-last order."""
+def channels_last(model: nn.Module, throughout: bool = False) -> nn.Module:
+    """The model with the weights of its convolutions in channels-last order.
+
+    Args:
+        model: the network, changed in place.
+        throughout: whether that is told of weights for a single channel too.
+    """
     for parameter in model.parameters():
         if parameter.ndim == 5:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        if throughout and parameter.ndim > 3 and parameter.shape[1] == 1:
+            parameter.data = parameter.data[:, 0].unsqueeze(-1).movedim(-1, 1)
     return model
 
 
 def work_on(
-    folder: Path, last: bool, start: Tensor, ended: Tensor, asked: Any, answers: Any
+    folder: Path, layout: str, start: Tensor, ended: Tensor, asked: Any, answers: Any
 ) -> None:
     """One process: train and evaluate the sites that are asked for, until ``None`` is.
 
     Args:
         folder: the work's.
-        last: whether weights are in channels-last order.
+        layout: the order of weights, one of ``LAYOUTS``.
         start: the weights of the round, ``(size,)``, in shared memory.
         ended: those of each site after training, ``(sites, size)``.
         asked: the queue of (what, site, round).
@@ -60,7 +70,9 @@ def work_on(
     keep_freed_memory()
     torch.set_num_threads(1)
     work = Work.read(folder)
-    model = channels_last(work.model()) if last else work.model()
+    model = work.model()
+    if layout != "first":
+        channels_last(model, layout == "throughout")
     tensors = list(model.state_dict().values())
     answers.put(None)
     while (item := asked.get()) is not None:
@@ -86,7 +98,7 @@ def pack(tensors: Sequence[Tensor], vector: Tensor) -> None:
         part.copy_(tensor.reshape(-1))
 
 
-def main(folder: Path, out: Path, last: bool) -> None:
+def main(folder: Path, out: Path, layout: str) -> None:
     """Train, and write the marks and the final weights to ``out``."""
     work, marks = Work.read(folder), Marks()
     model = work.model()
@@ -98,7 +110,7 @@ def main(folder: Path, out: Path, last: bool) -> None:
     context = get_context("spawn")
     asked, answers = context.Queue(), context.Queue()
     count = len(os.sched_getaffinity(0))
-    given = (folder, last, start, ended, asked, answers)
+    given = (folder, layout, start, ended, asked, answers)
     processes = [context.Process(target=work_on, args=given) for _ in range(count)]
     for process in processes:
         process.start()
@@ -129,7 +141,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("work", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--layout", choices=("first", "last"), default="last")
+    parser.add_argument("--layout", choices=LAYOUTS, default="last")
     given = parser.parse_args()
     os.environ |= IN_WHOLE_PIECES  # of the processes that it starts
-    main(given.work, given.out, given.layout == "last")
+    main(given.work, given.out, given.layout)

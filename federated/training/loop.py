@@ -24,6 +24,7 @@ from federated.training.optimization import (
 )
 from federated.training.rule import LocalRule
 from models import Centring, centring_of
+from models.layout import in_channels_last
 
 # How many cases pass the network at a time where no gradients are computed.
 FEATURE_BATCH = 128
@@ -121,18 +122,13 @@ def choose_device(setting: str, worker: int = 0) -> torch.device:
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a model to a device with channels last, which halves the time of a 3D step on a CPU.
+    """Move a model to a device, with channels last.
 
     On a GPU this process computes as :func:`compute_exactly` says from then on.
     """
     if device.type == "cuda":
         compute_exactly()
-    model = model.to(device)
-    for parameter in model.parameters():
-        layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(parameter.ndim)
-        if layout is not None:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
-    return model
+    return in_channels_last(model.to(device))
 
 
 def compute_exactly() -> None:

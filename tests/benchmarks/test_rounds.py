@@ -75,7 +75,10 @@ def test_the_bare_and_the_tuned_loop_come_to_the_same_weights_and_mark_each_roun
     work: Work, tmp_path: Path
 ) -> None:
     found = {}
-    for name, program in (("loop", loop.main), ("tuned", lambda w, o: tuned.main(w, o, True))):
+    for name, program in (
+        ("loop", loop.main),
+        ("tuned", lambda w, o: tuned.main(w, o, "throughout")),
+    ):
         out = tmp_path / name
         out.mkdir()
         program(Path(work.folder), out)
