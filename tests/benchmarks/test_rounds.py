@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -75,10 +76,10 @@ def test_the_bare_and_the_tuned_loop_come_to_the_same_weights_and_mark_each_roun
     work: Work, tmp_path: Path
 ) -> None:
     found = {}
-    for name, program in (
-        ("loop", loop.main),
-        ("tuned", lambda w, o: tuned.main(w, o, "throughout")),
-    ):
+    programs = {"loop": loop.main} | {
+        layout: partial(tuned.main, layout=layout) for layout in tuned.LAYOUTS
+    }
+    for name, program in programs.items():
         out = tmp_path / name
         out.mkdir()
         program(Path(work.folder), out)
@@ -88,8 +89,9 @@ def test_the_bare_and_the_tuned_loop_come_to_the_same_weights_and_mark_each_roun
         assert marks == sorted(marks)
     first = work.initial()
     assert any(np.abs(found["loop"][key] - first[key]).max() > 1e-4 for key in first)
-    for key, value in found["loop"].items():
-        np.testing.assert_allclose(found["tuned"][key], value, rtol=0, atol=2e-5)
+    for layout in tuned.LAYOUTS:
+        for key, value in found["loop"].items():
+            np.testing.assert_allclose(found[layout][key], value, rtol=0, atol=2e-5)
 
 
 def test_work_that_is_written_is_read_as_it_was(work: Work) -> None:
