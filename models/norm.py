@@ -8,9 +8,6 @@ from torch import nn
 # batch_fixed is batch as Opacus' fixer replaces it, once the network is built.
 Norm = Literal["group", "batch", "instance", "batch_fixed"]
 
-# Of a batch of pictures, ``(n, channels, height, width)``.
-PICTURES_NDIM = 4
-
 
 def make_norm(norm: Norm, channels: int, dims: Literal[2, 3]) -> nn.Module:
     """A normalisation layer for ``channels`` feature maps of ``dims`` spatial dimensions.
@@ -48,9 +45,9 @@ def fixed(network: nn.Module) -> nn.Module:
 
 
 def normalise_in_rows(model: nn.Module) -> None:
-    """Have a GroupNorm that learns read pictures that need no gradient channel by channel.
+    """Have a GroupNorm that learns read features that need no gradient channel by channel.
 
-    Where what comes before it is frozen, torch 2.13 gives the backward pass of pictures in channels
+    Where what comes before it is frozen, torch 2.13 gives the backward pass of features in channels
     last no memory for the gradient that nobody needs, and writes there all the same: the process
     dies. A model is changed once, however often this is called.
     """
@@ -62,7 +59,7 @@ def normalise_in_rows(model: nn.Module) -> None:
 def _in_rows(norm: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
     (features,) = given
     learns = torch.is_grad_enabled() and any(each.requires_grad for each in norm.parameters())
-    if not learns or features.requires_grad or features.ndim != PICTURES_NDIM:
+    if not learns or features.requires_grad:
         return None
     return (features.contiguous(),)
 
