@@ -16,7 +16,6 @@ from federated.learning.evaluation import Evaluation
 from federated.settings.sections import DataSettings
 from federated.site.holder import enter_file_evaluation
 from federated.weights.model_file import ModelHeader, load_model, read_header
-from models.layout import in_channels_last
 
 
 def experiment_of(experiment: Experiment, model_path: Path) -> Experiment:
@@ -81,7 +80,7 @@ def evaluate_file(
             continue
         records = [record for split in SPLITS[1:] for record in cases.records([site], split)]
         enter_file_evaluation(experiment, site, records)
-        model = in_channels_last(load_model(model_path, site))
+        model = load_model(model_path, site)
         predictions[site] = {
             split: task.predict(model, cases.of(site, split), device, dataset.info)
             for split in SPLITS[1:]

@@ -34,7 +34,6 @@ from federated.inference.model_input import (
 )
 from federated.learning import TASKS
 from federated.weights.model_file import ModelHeader, load_model, personal_sites, read_header
-from models.layout import in_channels_last
 
 # The digits of its digest that stand for the version of a model that has none.
 DIGITS = 12
@@ -95,7 +94,7 @@ def predict_files(
     header = read_header(model_path)
     if header.calibration is not None:
         header.calibration.least(site)  # who has no sets is refused before anything is predicted
-    model = in_channels_last(load_model(model_path, site))
+    model = load_model(model_path, site)
     by = algorithm or _unregistered(model_path)
     family = header.family()
     if family is None:

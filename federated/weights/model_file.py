@@ -31,6 +31,7 @@ from federated.settings.networks import OF_ALL_ONCE, AnyNetwork
 from federated.settings.target import Target
 from federated.update import Vector
 from federated.weights.bounded_file import open_tensors
+from models.layout import in_channels_last
 
 Millimetres = Annotated[float, Field(ge=0.01, le=100)]
 ThreeSides = Annotated[tuple[Millimetres, ...], Field(min_length=3, max_length=3)]
@@ -339,7 +340,9 @@ def personal_sites(path: Path | str) -> list[str]:
 
 
 def load_model(path: Path | str, site: str | None = None) -> nn.Module:
-    """Build the network of a file and fill in its weights; it is in evaluation mode.
+    """Build the network of a file and fill in its weights.
+
+    It is in evaluation mode, and in channels last as it was trained, so that it predicts the same.
 
     Args:
         path: a file written by :func:`save_model`.
@@ -368,7 +371,7 @@ def load_model(path: Path | str, site: str | None = None) -> nn.Module:
         tensors = {name: file.get_tensor(stored) for name, stored in where.items()}
     model = header.build(seed=0)
     model.load_state_dict(tensors)
-    return model.eval()
+    return in_channels_last(model.eval())
 
 
 def _refuse_other_network(header: ModelHeader, shapes: Mapping[str, tuple[int, ...]]) -> None:
