@@ -46,8 +46,8 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 run: $(STAMP)  ## the demo experiment end to end
 	@$(BIN)/consilium run demo
 
-test: $(STAMP)  ## all tests, two at a time; ARGS="-k name" for some
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+test: $(STAMP)  ## all tests, three at a time, since they also wait; ARGS="-k name" for some
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 numerical: $(STAMP)  ## the numerical tests as on a processor without AVX-512
 	@ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest -m numerical $(ARGS)

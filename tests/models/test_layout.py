@@ -47,7 +47,8 @@ def gradients(model, images):
 
 def images_of(channels, dims, dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
-    return torch.rand((2, channels, *[16] * dims), generator=generator, dtype=dtype)
+    sides = [{2: 16, 3: 8}[dims]] * dims
+    return torch.rand((2, channels, *sides), generator=generator, dtype=dtype)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -59,12 +60,11 @@ def test_features_of_each_convolution_are_in_channels_last(name, dims, channels)
     assert all(told), told
 
 
-@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("name", "dims"), NETWORKS)
-def test_what_comes_of_a_network_is_the_same(name, dims, channels):
-    plain = build_model(name, channels=channels, classes=2, dims=dims).double()
+def test_what_comes_of_a_network_is_the_same(name, dims):
+    plain = build_model(name, channels=1, classes=2, dims=dims).double()
     model = in_channels_last(deepcopy(plain))
-    images = images_of(channels, dims, torch.float64)
+    images = images_of(1, dims, torch.float64)
     torch.testing.assert_close(model(images), plain(images))
     torch.testing.assert_close(gradients(model, images), gradients(plain, images))
 
