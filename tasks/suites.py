@@ -10,8 +10,10 @@ what is found of a site does not depend on how many others there are.
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from federated.configuration.experiment import Experiment
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 # Up to so many sites each has a suite, and a page, of its own.
 MOST_ALONE = 50
+# The process that will judge, where it was begun before it was known what.
+_BEGUN: list[Future[Executor]] = []
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,54 @@ def broken_rules(
     Raises:
         ConsiliumError: the process died.
     """
-    workers = isinstance(experiment.runner, Processes) and has_fork_server()
-    if not (workers or isinstance(experiment.runner, Parties)):
+    if not _judges_apart(experiment):
         return run_suites(experiment, info, tables, docs)
     from tasks.pool import finished, open_worker
 
-    with open_worker() as worker:
+    with _BEGUN.pop().result() if _BEGUN else open_worker() as worker:
         broken: dict[str, list[BrokenRule]]
         (broken,) = finished([worker.submit(run_suites, experiment, info, tables, docs)])
     return broken
+
+
+def begin_judging(experiment: Experiment) -> None:
+    """Start the process that will judge the cases of a run, if there is one; nothing waits for it.
+
+    It has two seconds of imports before it, in which the run's process reads the data. This is for
+    a run of which it is certain, before any data are read, that nobody has judged them.
+    """
+    if _BEGUN or not _judges_apart(experiment):
+        return
+    begun: Future[Executor] = Future()
+    _BEGUN.append(begun)
+    # The fork server answers once it has its own imports behind it.
+    Thread(target=_begin, args=(begun,), daemon=True).start()
+
+
+def _begin(begun: Future[Executor]) -> None:
+    from tasks.pool import open_worker
+
+    try:
+        worker = open_worker()
+        worker.submit(_import_rules)
+    except Exception as error:
+        begun.set_exception(error)
+    else:
+        begun.set_result(worker)
+
+
+def _import_rules() -> None:
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations  # noqa: F401
+
+    import tasks.data_docs
+    import tasks.expectations  # noqa: F401
+
+
+def _judges_apart(experiment: Experiment) -> bool:
+    if isinstance(experiment.runner, Parties):
+        return True
+    return isinstance(experiment.runner, Processes) and has_fork_server()
 
 
 def run_suites(

@@ -17,8 +17,8 @@ from federated.errors import ConsiliumError, unreadable
 from federated.files import PRIVATE, make_folders, write_text
 from federated.run.validation_report import shared_part, write_report
 from federated.secrets.home import consilium_home
-from tasks.suites import BrokenRule, broken_rules
-from tasks.validated import digest_of, keep, recall
+from tasks.suites import BrokenRule, begin_judging, broken_rules
+from tasks.validated import digest_of, is_anything_kept, keep, recall
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +64,15 @@ class Found:
     broken: dict[str, list[BrokenRule]]
     again: dict[str, list[BrokenRule]]
     dropped: Dropped
+
+
+def begin_validation(experiment: Experiment) -> None:
+    """Start what will judge the cases, where it is certain before they are read that it must.
+
+    That is where nothing was ever judged here: for a first run, which has most to wait for.
+    """
+    if not is_anything_kept():
+        begin_judging(experiment)
 
 
 @task(name="validate", task_run_name="validate {experiment.name}", cache_policy=NO_CACHE)

@@ -106,6 +106,14 @@ def _versions() -> dict[str, str | None]:
     return found
 
 
+def is_anything_kept() -> bool:
+    """Whether anything was ever found here; where nothing was, no data are known to be judged."""
+    try:
+        return any((consilium_home() / "validated").iterdir())
+    except OSError:
+        return False
+
+
 def recall(digest: str, docs: Path) -> Kept | None:
     """What was found before, with its pages put into ``docs``; ``None`` where nothing is kept.
 

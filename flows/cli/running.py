@@ -29,8 +29,12 @@ def run_rounds(request: "RunRequest") -> Path:
 
     def check() -> None:
         from tasks.pool import begin_workers
+        from tasks.validate import begin_validation
 
-        begin_workers(request.resolve())
+        experiment = request.resolve()
+        begin_workers(experiment)
+        if not (request.prepared or request.resume):
+            begin_validation(experiment)
         import flows.round  # noqa: F401 - it takes a second, which the server takes too
 
     folder = run_flow(check, start)

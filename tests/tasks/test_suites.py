@@ -17,7 +17,7 @@ from federated.data.partitioning import partition_dataset
 from federated.data.tables import site_tables
 from federated.settings.sections import Parties, Processes
 from tasks.fork_server import start_fork_server
-from tasks.suites import broken_rules, run_suites
+from tasks.suites import begin_judging, broken_rules, run_suites
 from tests.conftest import TINY_PARAMS, tiny_volumes
 from tests.federated.faulty_folder import write_faulty
 
@@ -140,6 +140,42 @@ def test_where_there_are_workers_a_process_of_its_own_judges_and_finds_the_same(
     ]
     assert pages[0] == pages[1]
     assert pages[0]
+
+
+def test_a_process_that_was_begun_before_judges_once_and_finds_the_same(tmp_path, monkeypatch):
+    experiment, dataset, tables = of_images()
+    constant(tables["site-02"])
+    found = broken_rules(experiment, dataset.info, tables, tmp_path / "here")
+    workers = Processes(name="processes", workers=1)
+    experiment = experiment.model_copy(update={"runner": workers})
+    start_fork_server()
+    for _ in range(2):
+        begin_judging(experiment)
+    (begun,) = tasks.suites._BEGUN
+    process = begun.result(timeout=60)
+    with monkeypatch.context() as patched:
+        patched.setattr("tasks.pool.open_worker", Elsewhere)
+        assert broken_rules(experiment, dataset.info, tables, tmp_path / "begun") == found
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        process.submit(len, "")
+    assert tasks.suites._BEGUN == []
+    assert broken_rules(experiment, dataset.info, tables, tmp_path / "next") == found
+
+
+def test_a_process_that_cannot_be_begun_is_told_where_it_is_needed(tmp_path, monkeypatch):
+    experiment, dataset, tables = of_images()
+    workers = Processes(name="processes", workers=1)
+    experiment = experiment.model_copy(update={"runner": workers})
+    start_fork_server()
+    monkeypatch.setattr("tasks.pool.open_worker", Elsewhere)
+    begin_judging(experiment)
+    with pytest.raises(AssertionError, match="judged in the process"):
+        broken_rules(experiment, dataset.info, tables, tmp_path / "begun")
+
+
+def test_a_run_without_workers_begins_none():
+    begin_judging(of_images()[0])
+    assert tasks.suites._BEGUN == []
 
 
 def test_suites_do_not_become_more_with_the_sites(tmp_path, together):

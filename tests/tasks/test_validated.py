@@ -19,7 +19,7 @@ from federated.data.medmnist import files as medmnist
 from federated.errors import ConsiliumError
 from federated.files import md5_of
 from tasks import validated
-from tasks.validate import validate
+from tasks.validate import begin_validation, validate
 from tasks.validated import LONGEST, MOST_KEPT
 from tests.conftest import TINY_PARAMS, tiny_volumes
 
@@ -57,6 +57,18 @@ def looked(given, folder: Path):
     folder.mkdir()
     asked, dataset, partition, located = given
     return validate.fn(asked, dataset, partition, folder, data=located)
+
+
+def test_what_judges_is_begun_before_data_are_read_only_where_nothing_was_ever_judged(
+    given, tmp_path, monkeypatch
+):
+    begun = []
+    monkeypatch.setattr(tasks.validate, "begin_judging", begun.append)
+    begin_validation(given[0])
+    assert begun == [given[0]]
+    looked(given, tmp_path / "first")
+    begin_validation(given[0])
+    assert begun == [given[0]]
 
 
 def test_the_same_data_and_rules_are_judged_once(given, tmp_path, monkeypatch):
