@@ -69,14 +69,27 @@ def begin_judging(experiment: Experiment) -> None:
     """Start the process that will judge the cases of a run, if there is one; nothing waits for it.
 
     It has two seconds of imports before it, in which the run's process reads the data. This is for
-    a run of which it is certain, before any data are read, that nobody has judged them.
+    a run of which it is certain, before any data are read, that nobody has judged them, and which
+    judges them itself: in a consortium sites do. Where it is not needed after all,
+    :func:`end_judging` ends it.
     """
-    if _BEGUN or not _judges_apart(experiment):
+    if _BEGUN or isinstance(experiment.runner, Parties) or not _judges_apart(experiment):
         return
     begun: Future[Executor] = Future()
     _BEGUN.append(begun)
     # The fork server answers once it has its own imports behind it.
     Thread(target=_begin, args=(begun,), daemon=True).start()
+
+
+def end_judging() -> None:
+    """End a process that was begun and has nothing to judge, as where another run has judged."""
+    while _BEGUN:
+        _BEGUN.pop().add_done_callback(_shut_down)
+
+
+def _shut_down(begun: Future[Executor]) -> None:
+    if begun.exception() is None:
+        begun.result().shutdown(wait=False)
 
 
 def _begin(begun: Future[Executor]) -> None:

@@ -17,7 +17,7 @@ from federated.errors import ConsiliumError, unreadable
 from federated.files import PRIVATE, make_folders, write_text
 from federated.run.validation_report import shared_part, write_report
 from federated.secrets.home import consilium_home
-from tasks.suites import BrokenRule, begin_judging, broken_rules
+from tasks.suites import BrokenRule, begin_judging, broken_rules, end_judging
 from tasks.validated import digest_of, is_anything_kept, keep, recall
 
 if TYPE_CHECKING:
@@ -179,6 +179,7 @@ def _found(
     except OSError as error:
         raise unreadable(data.path, error) from error
     if kept := recall(digest, docs):
+        end_judging()
         broken, again = (
             {
                 site: [BrokenRule(**rule) for rule in rules]

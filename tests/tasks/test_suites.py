@@ -17,7 +17,7 @@ from federated.data.partitioning import partition_dataset
 from federated.data.tables import site_tables
 from federated.settings.sections import Parties, Processes
 from tasks.fork_server import start_fork_server
-from tasks.suites import begin_judging, broken_rules, run_suites
+from tasks.suites import begin_judging, broken_rules, end_judging, run_suites
 from tests.conftest import TINY_PARAMS, tiny_volumes
 from tests.federated.faulty_folder import write_faulty
 
@@ -173,8 +173,25 @@ def test_a_process_that_cannot_be_begun_is_told_where_it_is_needed(tmp_path, mon
         broken_rules(experiment, dataset.info, tables, tmp_path / "begun")
 
 
-def test_a_run_without_workers_begins_none():
-    begin_judging(of_images()[0])
+def test_a_process_that_was_begun_in_vain_is_ended():
+    experiment = of_images()[0]
+    workers = Processes(name="processes", workers=1)
+    start_fork_server()
+    begin_judging(experiment.model_copy(update={"runner": workers}))
+    (begun,) = tasks.suites._BEGUN
+    end_judging()
+    assert tasks.suites._BEGUN == []
+    process = begun.result(timeout=60)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        for _ in range(1000):
+            process.submit(len, "").result(timeout=60)
+
+
+@pytest.mark.parametrize("runner", [None, Parties(name="sites")])
+def test_a_run_that_does_not_judge_in_a_process_of_its_own_begins_none(runner):
+    experiment = of_images()[0]
+    start_fork_server()
+    begin_judging(experiment.model_copy(update={"runner": runner or experiment.runner}))
     assert tasks.suites._BEGUN == []
 
 

@@ -71,6 +71,15 @@ def test_what_judges_is_begun_before_data_are_read_only_where_nothing_was_ever_j
     assert begun == [given[0]]
 
 
+def test_what_was_begun_to_judge_is_ended_where_it_was_judged_since(given, tmp_path, monkeypatch):
+    ended = []
+    monkeypatch.setattr(tasks.validate, "end_judging", lambda: ended.append(True))
+    looked(given, tmp_path / "first")
+    assert not ended
+    looked(given, tmp_path / "again")
+    assert ended
+
+
 def test_the_same_data_and_rules_are_judged_once(given, tmp_path, monkeypatch):
     first = looked(given, tmp_path / "first")
     assert first.dropped
