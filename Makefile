@@ -46,7 +46,7 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 run: $(STAMP)  ## the demo experiment end to end
 	@$(BIN)/consilium run demo
 
-test: $(STAMP)  ## all tests, three at a time, since they also wait; ARGS="-k name" for some
+test: $(STAMP)  ## all tests, three at a time; ARGS="-k name" for some
 	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 numerical: $(STAMP)  ## the numerical tests as on a processor without AVX-512
