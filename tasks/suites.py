@@ -77,8 +77,9 @@ def begin_judging(experiment: Experiment) -> None:
         return
     begun: Future[Executor] = Future()
     _BEGUN.append(begun)
-    # The fork server answers once it has its own imports behind it.
-    Thread(target=_begin, args=(begun,), daemon=True).start()
+    # The fork server answers once it has its own imports behind it. No daemon: this process may not
+    # end before, or the one that it has asked for finds nothing to begin with, and says so.
+    Thread(target=_begin, args=(begun,)).start()
 
 
 def end_judging() -> None:
