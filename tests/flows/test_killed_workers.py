@@ -4,55 +4,22 @@ The pool is that of runs: processes, of which one gets SIGKILL within a stage of
 """
 
 import os
-import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial, wraps
+from functools import partial
 
 import numpy as np
 import pytest
 
 import tasks.pool
 from federated.errors import ConsiliumError
-from federated.stages.worker import run_alone, run_and_report, run_in_order
 from tasks.pool import submit_in_order, submit_reported, submit_stage, submit_together
 from tests.flows.conftest import weights
+from tests.flows.killing import DOOMED, alone, and_report, in_order
 
 pytestmark = pytest.mark.usefixtures("plainly")
 
-# Which stage of which site is killed, before it begins or once it is done and nobody was told.
-DOOMED = "CONSILIUM_TEST_DOOMED"
 PROCESSES = ["compression.bits=8", "runner.name=processes", "runner.workers=2"]
-
-
-def doomed(stage):
-    name, site, moment = os.environ[DOOMED].split() if DOOMED in os.environ else ("", "", "")
-
-    @wraps(stage)
-    def run(call, *arguments):
-        mark = call.home / "killed"
-        hit = (stage.__name__, call.site) == (name, site) and arguments[:1] == (2,)
-        if hit and not mark.exists():
-            mark.touch()
-            if moment == "done":
-                stage(call, *arguments)
-            os.kill(os.getpid(), signal.SIGKILL)
-        return stage(call, *arguments)
-
-    return run
-
-
-# The entries of a worker, by name: a pool hands them on by reference.
-def alone(stage, call, *arguments):
-    return run_alone(doomed(stage), call, *arguments)
-
-
-def and_report(stage, call, *arguments):
-    return run_and_report(doomed(stage), call, *arguments)
-
-
-def in_order(stages, call, *arguments):
-    return run_in_order(tuple(doomed(stage) for stage in stages), call, *arguments)
 
 
 @pytest.fixture

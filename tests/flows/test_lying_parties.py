@@ -1,8 +1,6 @@
 """Parties of a consortium that lie, or fail: who is harmed, and who goes on."""
 
 import json
-import os
-import signal
 
 import numpy as np
 import pytest
@@ -12,11 +10,11 @@ from federated.exchange.message import Topic, sign
 from federated.exchange.policy import PERMISSIVE
 from federated.files import read_json
 from federated.run.coordinator_home import CoordinatorHome
-from federated.stages.worker import run_and_report
 from flows import round as flow_round
 from flows import site_flow
 from flows.site_metrics import SiteMetrics
 from tests.flows.conftest import full_run, weights
+from tests.flows.killing import site_02_in_round_2
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 # On a busy machine too.
@@ -92,13 +90,6 @@ def test_a_plan_weaker_than_a_sites_policy_is_refused_by_name(consortium):
     assert not (home.run(folder.run_id).root / "memory").exists()
 
 
-def killed_in_round_2(stage, call, *arguments):
-    """In place of ``run_and_report``: the worker of one site is killed in the middle of it."""
-    if (call.site, stage.__name__, arguments) == ("site-02", "train_site", (2,)):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return run_and_report(stage, call, *arguments)
-
-
 def test_a_site_drops_out_of_the_round_that_it_lies_or_fails_in(
     consortium, before_round, monkeypatch
 ):
@@ -112,7 +103,7 @@ def test_a_site_drops_out_of_the_round_that_it_lies_or_fails_in(
         return real(mine, asked)
 
     monkeypatch.setattr(site_flow, "_done", done)
-    monkeypatch.setattr(site_flow, "run_and_report", killed_in_round_2)
+    monkeypatch.setattr(site_flow, "run_and_report", site_02_in_round_2)
     data, elsewhere = parties["site-02"].data, parties["site-02"].data.with_name("elsewhere")
 
     def unplugged(_run):
