@@ -94,9 +94,10 @@ def _shut_down(begun: Future[Executor]) -> None:
 
 
 def _begin(begun: Future[Executor]) -> None:
-    from tasks.pool import open_worker
-
     try:
+        # Of a process that is about to end this fails too, and nobody asks for what was begun.
+        from tasks.pool import open_worker
+
         worker = open_worker()
         worker.submit(_import_rules)
     except Exception as error:

@@ -65,6 +65,8 @@ def _options(
 
 # What Typer makes of a KeyboardInterrupt.
 INTERRUPTED = 130
+# What pydantic makes of anything that comes up while it writes a value.
+WHILE_WRITING = "PydanticSerializationError"
 
 
 def main() -> None:
@@ -106,11 +108,14 @@ def _was_interrupted(error: BaseException | None) -> bool:
     """Whether an error came up while a signal to end was being handled.
 
     Prefect handles a ``KeyboardInterrupt`` as a crash of the task at hand, and fails at that where
-    the signal came before the task had a run to mark.
+    the signal came before the task had a run to mark. Pydantic keeps of what comes up while it
+    writes a value no more than its name, in the text of its own error.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, KeyboardInterrupt):
+            return True
+        if type(error).__name__ == WHILE_WRITING and ": KeyboardInterrupt" in str(error):
             return True
         seen.add(id(error))
         error = error.__cause__ or error.__context__

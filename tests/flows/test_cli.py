@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import BaseModel, field_serializer
 
 from federated.configuration.load import load_experiment
 from federated.data.load import load, locate
@@ -535,15 +536,26 @@ def test_a_run_says_what_it_reached_and_where_to_look(capsys, monkeypatch, proje
     assert "summary.json" in out
 
 
-def test_a_signal_that_prefect_stumbles_over_is_a_stop_and_no_mistake(monkeypatch, capsys):
-    """It handles the signal as a crash of a task run that it has not made yet."""
+def crashed():
+    """Prefect handles the signal as a crash of a task run that it has not made yet."""
+    try:
+        raise KeyboardInterrupt
+    except BaseException:
+        raise ValueError("Task run is not set") from None
 
-    def app():
-        try:
-            raise KeyboardInterrupt
-        except BaseException:
-            raise ValueError("Task run is not set") from None
 
+class Stopped(BaseModel):
+    """What is being written as the signal comes."""
+
+    value: int = 0
+
+    @field_serializer("value")
+    def _interrupted(self, value: int) -> int:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("app", [crashed, Stopped().model_dump, Stopped().model_dump_json])
+def test_a_signal_that_prefect_stumbles_over_is_a_stop_and_no_mistake(monkeypatch, capsys, app):
     monkeypatch.setattr(cli, "app", app)
     with pytest.raises(SystemExit) as exit_:
         cli.main()

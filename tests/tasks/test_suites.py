@@ -3,6 +3,8 @@
 Great Expectations itself is counted by its suites: they do not become more with the sites.
 """
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -20,7 +22,7 @@ from federated.data.tables import site_tables
 from federated.settings.sections import Parties, Processes
 from tasks.fork_server import start_fork_server
 from tasks.suites import begin_judging, broken_rules, end_judging, run_suites
-from tests.conftest import TINY_PARAMS, tiny_volumes
+from tests.conftest import PROJECT, TINY_PARAMS, tiny_volumes
 from tests.federated.faulty_folder import write_faulty
 
 MANY = 6
@@ -192,6 +194,29 @@ def test_a_process_that_was_begun_in_vain_is_ended():
     process = begun.result(timeout=60)
     with pytest.raises(RuntimeError, match="after shutdown"):
         use_for_a_minute(process)
+
+
+@pytest.mark.parametrize("moment", ["at once", "while the fork server imports"])
+def test_a_run_that_is_stopped_while_what_judges_is_begun_says_no_more_than_that(moment):
+    """It may not end before the process is there that it has asked for, or that one complains."""
+    wait = "import tasks.pool, time; end = lambda: time.sleep(0.3)"
+    program = (
+        "import sys\n"
+        f"{'end = int' if moment == 'at once' else wait}\n"
+        "from tasks.fork_server import start_fork_server\n"
+        "from tasks.suites import begin_judging\n"
+        "from tests.tasks.test_suites import Processes, of_images\n"
+        "workers = Processes(name='processes', workers=1)\n"
+        "experiment = of_images()[0].model_copy(update={'runner': workers})\n"
+        "start_fork_server()\n"
+        "begin_judging(experiment)\n"
+        "end()\n"
+        "sys.exit(130)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 @pytest.mark.parametrize("runner", [None, Parties(name="sites")])
