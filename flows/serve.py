@@ -128,6 +128,10 @@ def _say_where(console: Console, session: Session, login: Login) -> None:
         console.print(f"MLflow's page asks for:  {asked}", highlight=False)
 
 
+# How often, in seconds, the process of a run sends Prefect what it logs. `--watch` ends three
+# seconds after a run does: by the two that Prefect itself takes, whoever watches on a busy machine
+# would not read why the run failed.
+LOG_EVERY = ("PREFECT_LOGGING_TO_API_BATCH_INTERVAL", "0.5")
 # What can be asked for of every experiment.
 DEPLOYED = (fl_round, fl_statistics)
 
@@ -162,6 +166,7 @@ def serve_deployments(
 
     ``parameters`` are the defaults of each, beside the experiment's name.
     """
+    os.environ.setdefault(*LOG_EVERY)
     serve(*deployments(flows, names, parameters), print_starting_message=False, limit=1)
 
 

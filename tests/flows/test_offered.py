@@ -1,5 +1,6 @@
 """Every experiment of params.yaml under its one name: in DVC, in Prefect, and as it is served."""
 
+import os
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ from dvc.repo import Repo
 from prefect.flows import load_flow_from_entrypoint
 
 from federated.configuration.params_file import experiment_names
-from flows.serve import DEPLOYED, deployments
+from flows.serve import DEPLOYED, LOG_EVERY, deployments, serve_deployments
 from tests.conftest import PROJECT
 
 PARAMS = PROJECT / "params.yaml"
@@ -54,3 +55,17 @@ def test_what_is_served_are_both_flows_of_every_experiment_with_its_parameters()
     ]
     for each in served:
         assert load_flow_from_entrypoint(each.entrypoint).name == each.flow_name
+
+
+def test_whoever_watches_a_served_run_has_time_to_read_why_it_failed(monkeypatch):
+    """The process of a run has the environment of what serves it, and sends its log by that."""
+    every, seconds = LOG_EVERY
+    monkeypatch.delenv(every, raising=False)
+    found = {}
+    monkeypatch.setattr("flows.serve.serve", lambda *_, **__: found.update(os.environ))
+    serve_deployments(DEPLOYED, ["tiny"], {})
+    assert found[every] == seconds
+    # What a person has set stays.
+    monkeypatch.setenv(every, "7")
+    serve_deployments(DEPLOYED, ["tiny"], {})
+    assert found[every] == "7"
