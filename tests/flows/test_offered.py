@@ -60,7 +60,8 @@ def test_what_is_served_are_both_flows_of_every_experiment_with_its_parameters()
 def test_whoever_watches_a_served_run_has_time_to_read_why_it_failed(monkeypatch):
     """The process of a run has the environment of what serves it, and sends its log by that."""
     every, seconds = LOG_EVERY
-    monkeypatch.delenv(every, raising=False)
+    monkeypatch.setenv(every, "")
+    monkeypatch.delenv(every)
     found = {}
     monkeypatch.setattr("flows.serve.serve", lambda *_, **__: found.update(os.environ))
     serve_deployments(DEPLOYED, ["tiny"], {})
