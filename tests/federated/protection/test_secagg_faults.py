@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, TooFewSitesError
 from federated.protection.secagg import protocol
 from federated.protection.secagg.dealing import (
     DEALT_BYTES,
@@ -22,7 +22,8 @@ from federated.protection.secagg.dealing import (
 from federated.protection.secagg.keys import new_seed
 from federated.protection.secagg.recovery import TRIES, SumLostError
 from federated.protection.secagg.roster import own_commitment, refuse_unusable
-from federated.protection.secagg.round import Share
+from federated.protection.secagg.round import Round, Share
+from federated.protection.secagg.view import refuse_unopenable
 from tests.federated.protection.masked_round import SITES, begin, begin_round
 
 RESPONDED, MISSING = SITES[:5], SITES[5:]
@@ -296,3 +297,41 @@ class TestCommitment:
         parties = begin()
         seed = parties.secrets["site-00"].own_seed
         assert protocol._own_key(seed, parties.now) != parties.advertised["site-00"].commitment
+
+
+class TestASumThatCannotBeOpened:
+    """Nobody is asked for one: whom a coordinator asks may help to no other of that start state."""
+
+    # A ring: each site's holders are itself and the two beside it.
+    SITES = tuple("abcdef")
+    RING = Round(
+        "run", 3, {s: tuple(sorted(("fabcde"[i], "bcdefa"[i]))) for i, s in enumerate(SITES)}, 2, 16
+    )
+
+    @pytest.mark.parametrize(
+        ("responded", "missing"),
+        [
+            (SITES, ()),
+            # Two of the holders of each are there, those of the missing ones included.
+            ("abde", "cf"),
+        ],
+    )
+    def test_as_many_holders_of_each_as_the_threshold_are_enough(self, responded, missing):
+        refuse_unopenable(responded, missing, self.RING)
+
+    @pytest.mark.parametrize(
+        ("responded", "missing", "site", "near"),
+        [
+            # Of one that dropped out too few hold shares, and of one that is in the sum.
+            ("abc", "def", "d", 1),
+            ("ace", "", "a", 1),
+            ("", "e", "e", 0),
+        ],
+    )
+    def test_one_fewer_of_any_site_is_refused_by_name(self, responded, missing, site, near):
+        with pytest.raises(TooFewSitesError) as told:
+            refuse_unopenable(responded, missing, self.RING)
+        said = str(told.value)
+        assert f"of {site} and its neighbours only {near} sent updates" in said
+        absent = ", ".join(sorted(set(self.SITES) - set(responded)))
+        assert f"missing: {absent}. Nothing" in said
